@@ -1,0 +1,94 @@
+# One command each; `make` alone lists them. The first call makes .venv from requirements.lock, later calls only look at a stamp.
+
+PYTHON ?= python3
+PROFILE ?= demo
+CHAPTERS ?=
+ARGS ?=
+PORT ?= 8000
+# locked: every package by its hash, torch with CUDA. cpu: torch from PyTorch's CPU index, the rest by its hash.
+TORCH ?= $(if $(wildcard .venv/ready-cpu),cpu,locked)
+
+export SPIKINESS_HOME ?= $(CURDIR)/build
+# Waiting threads sleep: beside a busy neighbour spinning ones cost several times the work. Read when torch is imported.
+export OMP_WAIT_POLICY ?= PASSIVE
+
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+READY := .venv/ready-$(TORCH)
+CPU_INDEX := https://download.pytorch.org/whl/cpu
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help setup book site publish test lint format bench serve lock clean distclean
+
+help:
+	@echo "make book       run the chapters and build the book into build/PROFILE/html"
+	@echo "                PROFILE=demo (default), smoke or paper; CHAPTERS=\"memorization hybrid\" for some of them"
+	@echo "make site       build the online book from published/, training nothing"
+	@echo "make publish    refresh published/ from finished paper-profile runs"
+	@echo "make serve      show build/PROFILE/html at http://127.0.0.1:PORT (PROFILE=site for the online book; PORT=8000)"
+	@echo "make test       run the tests (ARGS=\"-k theory\" goes to pytest)"
+	@echo "make lint       ruff, notebooks without outputs, no leftovers"
+	@echo "make format     mend what lint can mend: format the code, strip the notebooks"
+	@echo "make bench      measure speed against the plain loop"
+	@echo "make setup      only make the environment in .venv"
+	@echo "make lock       resolve requirements.lock anew from pyproject.toml (needs uv; ARGS=--upgrade for newer versions)"
+	@echo "make clean      remove build/ (runs, trained networks, books) and caches; make distclean: .venv too"
+	@echo
+	@echo "PYTHON=python3.11 picks the interpreter, TORCH=cpu a torch without CUDA; both matter when .venv is made."
+
+setup: $(READY)
+
+# A stamp of this route means an environment to bring up to date in place; anything else (none, another route, a set-up cut short) is made anew.
+$(READY): requirements.lock pyproject.toml
+	@case "$(TORCH)" in locked|cpu) ;; *) echo "TORCH=$(TORCH): choose locked or cpu" >&2; exit 2;; esac
+	@test -e $@ || $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version.split()[0] + "; try: make PYTHON=python3.11" or 0)'
+	test -e $@ || $(PYTHON) -m venv --clear .venv
+ifeq ($(TORCH),cpu)
+	$(BIN)/python tools/cpu_lock.py --rest requirements.lock > .venv/cpu.lock
+	$(PIP) install --require-hashes --only-binary :all: -r .venv/cpu.lock
+	$(PIP) install --no-deps --index-url $(CPU_INDEX) $$($(BIN)/python tools/cpu_lock.py --torch requirements.lock)
+else
+	$(PIP) install --require-hashes --only-binary :all: -r requirements.lock
+endif
+	$(PIP) install --no-deps --no-build-isolation -e .
+	@touch $@
+
+book: $(READY)
+	$(BIN)/spikiness book --profile "$(PROFILE)" $(CHAPTERS)
+
+site: $(READY)
+	$(BIN)/spikiness site
+
+publish: $(READY)
+	$(BIN)/spikiness publish $(CHAPTERS)
+
+test: $(READY)
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/python tools/lint.py
+
+format: $(READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/python tools/lint.py --strip
+
+bench: $(READY)
+	$(BIN)/python benchmarks/speed.py $(ARGS)
+
+serve: $(READY)
+	@test -e "$(SPIKINESS_HOME)/$(PROFILE)/html/index.html" || { echo "there is no $(PROFILE) book yet: make book PROFILE=$(PROFILE)" >&2; exit 2; }
+	$(BIN)/python -m http.server --bind 127.0.0.1 --directory "$(SPIKINESS_HOME)/$(PROFILE)/html" $(PORT)
+
+lock:
+	uv pip compile --quiet --universal --generate-hashes --python-version 3.11 pyproject.toml --extra book --extra test \
+		--group pyproject.toml:build --no-emit-index-url --custom-compile-command "make lock" -o requirements.lock $(ARGS)
+
+clean:
+	rm -rf build .pytest_cache .ruff_cache .hypothesis
+
+distclean: clean
+	rm -rf .venv src/spikiness.egg-info

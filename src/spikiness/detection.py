@@ -1,0 +1,158 @@
+"""How well a score tells memorized from generalized samples, with intervals."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from spikiness.errors import SpikinessError
+from spikiness.measures import clusters, to_numpy, wilson
+
+BLOCK = 2**21  # resampled weights held at once, 16 MB
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What `evaluate` found, with intervals, and what it rests on."""
+
+    auroc: float  # ties count half
+    auroc_interval: tuple[float, float]
+    tpr: float  # share of memorized samples above the threshold
+    tpr_interval: tuple[float, float]
+    threshold: float  # a sample is flagged when its score is strictly above it
+    fpr: float  # share of generalized samples above it: at most what was asked for, 0 where they are too few
+    ties: float  # share of (memorized, generalized) pairs with equal scores
+    memorized: int  # samples
+    generalized: int
+
+
+def evaluate(
+    scores_memorized: object,
+    scores_generalized: object,
+    groups: object = None,
+    *,
+    seeds: tuple[object, object] | None = None,
+    fpr: float = 0.01,
+    draws: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> Evaluation:
+    """AUROC, and TPR at 1 % FPR, of scores [N] (tensor, array, list; higher = memorized) with bootstrap intervals.
+
+    The threshold is the 99 % quantile of the generalized scores: the smallest of them with at most 1 % strictly above,
+    so the FPR holds with ties too. `groups` [N] (nearest training image) of the memorized samples, or a tuple for both
+    kinds, are resampled whole. `seeds`, a pair of labels of the model behind each sample: models are resampled first,
+    the same for both kinds, then the groups within each. At exactly 0 or 1, where resampling sees no error, an interval
+    reaches as far as Wilson's for as many trials as there are groups (for AUROC of the rarer kind: disjoint pairs).
+
+    Raises for NaN or inf (with their number), equal scores throughout, fewer than two samples or groups of a kind, and
+    a model with one kind only.
+    """
+    memorized, generalized = _scores("memorized", scores_memorized), _scores("generalized", scores_generalized)
+    if memorized.min() == memorized.max() == generalized.min() == generalized.max():
+        raise SpikinessError(f"all scores are {memorized[0]:g} and rank nothing; is the representation dead?")
+    if not 0 < fpr < 1 or not 0 < level < 1 or draws < 1:
+        raise SpikinessError(f"fpr {fpr}, level {level}, draws {draws}: need 0 < fpr < 1, 0 < level < 1, draws >= 1")
+    order = np.argsort(generalized, kind="stable")
+    generalized = generalized[order]
+    sizes = len(memorized), len(generalized)
+    models = _models(seeds, *sizes)
+    group_m, group_g = groups if isinstance(groups, tuple) else (groups, None)
+    units = _units("memorized", group_m, models[0]), _units("generalized", group_g, models[1])
+    once = np.ones((1, sizes[0])), np.ones((1, sizes[1]))
+    auroc, tpr, threshold = (rate.item() for rate in _rates(memorized, generalized, *once, fpr))
+
+    rng, resampled, step = np.random.default_rng(seed), [], max(1, BLOCK // sum(sizes))
+    for done in range(0, draws, step):
+        times = np.ones((min(step, draws - done), 1), dtype=int)  # [draws, models]: how often each is drawn
+        if seeds is not None:
+            times = _counts(models[0].max() + 1, times[:, 0], rng)
+        weight_m, weight_g = (_weights(*unit, times, rng) for unit in units)
+        resampled.append(_rates(memorized, generalized, weight_m, weight_g[:, order], fpr)[:2])
+    aurocs, tprs = np.concatenate(resampled, axis=1)
+    trials_m, trials_g = (len(owner) for _, owner in units)
+    low, high = (np.searchsorted(generalized, memorized, side) for side in ("left", "right"))
+    return Evaluation(
+        auroc=auroc,
+        auroc_interval=_interval(aurocs, auroc, min(trials_m, trials_g), level),
+        tpr=tpr,
+        tpr_interval=_interval(tprs, tpr, trials_m, level),
+        threshold=threshold,
+        fpr=float((generalized > threshold).mean()),
+        ties=float((high - low).mean() / sizes[1]),
+        memorized=sizes[0],
+        generalized=sizes[1],
+    )
+
+
+def _scores(kind: str, values: object) -> np.ndarray:
+    scores = to_numpy(values).astype(np.float64)
+    if scores.ndim != 1 or len(scores) < 2:
+        raise SpikinessError(f"{kind} scores have shape {scores.shape}; give one score for each of 2 samples or more")
+    bad = int((~np.isfinite(scores)).sum())
+    if bad:
+        raise SpikinessError(f"{bad} of {len(scores)} {kind} scores are NaN or inf: no rank; remove and report them")
+    return scores
+
+
+def _models(seeds: tuple[object, object] | None, *sizes: int) -> list[np.ndarray]:
+    """Labels 0, 1, ... of the model of each memorized and each generalized sample; one model where `seeds` is None."""
+    if seeds is None:
+        return [np.zeros(n, dtype=int) for n in sizes]
+    labels = [to_numpy(s) for s in seeds]
+    if [s.shape for s in labels] != [(n,) for n in sizes]:
+        raise SpikinessError(f"seeds must be two lists of labels, of {sizes[0]} memorized and {sizes[1]} generalized")
+    lonely = np.setxor1d(*labels)
+    if len(lonely):
+        raise SpikinessError(f"model {lonely[0]} has memorized or generalized samples only; leave it out and say so")
+    joint = clusters(np.concatenate(labels), sum(sizes))
+    if joint.max() == 0:
+        raise SpikinessError("all samples come from one model, so models cannot be resampled; leave `seeds` out")
+    return np.split(joint, [sizes[0]])
+
+
+def _units(kind: str, groups: object, model: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What is resampled, groups within models: the unit of each sample, and the model that owns each unit."""
+    n = len(model)
+    _, first, unit = np.unique(model * n + clusters(groups, n), return_index=True, return_inverse=True)
+    if len(first) < 2:
+        raise SpikinessError(f"all {n} {kind} samples are in one group; an interval needs two groups or more")
+    return unit, model[first]
+
+
+def _counts(size: int, times: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """How often each of `size` things comes up in `times[i]` resamples of them all: [draws, size]."""
+    row = np.repeat(np.arange(len(times)), times * size)
+    flat = np.bincount(row * size + rng.integers(size, size=len(row)), minlength=len(times) * size)
+    return flat.reshape(len(times), size)
+
+
+def _weights(unit: np.ndarray, owner: np.ndarray, times: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """How often each sample is in each resample, [draws, N], when model s is drawn times[:, s] times."""
+    counts = np.empty((len(times), len(owner)))
+    for model in range(times.shape[1]):
+        mine = np.flatnonzero(owner == model)
+        counts[:, mine] = _counts(len(mine), times[:, model], rng)
+    return counts[:, unit]
+
+
+def _rates(
+    memorized: np.ndarray, generalized: np.ndarray, weight_m: np.ndarray, weight_g: np.ndarray, fpr: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """AUROC, TPR and threshold [draws] under weights [draws, N]; `generalized` ascending."""
+    total_m, total_g = weight_m.sum(axis=1), weight_g.sum(axis=1)
+    upto = np.cumsum(weight_g, axis=1)
+    below = np.pad(upto, ((0, 0), (1, 0)))  # [draws, G + 1]
+    low, high = (np.searchsorted(generalized, memorized, side) for side in ("left", "right"))
+    auroc = (weight_m * (below[:, low] + below[:, high])).sum(axis=1) / (2 * total_m * total_g)
+    needed = total_g - np.floor(fpr * total_g + 1e-9)  # so many must not be above
+    threshold = generalized[(upto < needed[:, None]).sum(axis=1)]
+    tpr = (weight_m * (memorized > threshold[:, None])).sum(axis=1) / total_m
+    return auroc, tpr, threshold
+
+
+def _interval(resampled: np.ndarray, estimate: float, trials: int, level: float) -> tuple[float, float]:
+    low, high = np.quantile(resampled, [(1 - level) / 2, (1 + level) / 2])
+    if estimate in (0.0, 1.0):
+        far = wilson(trials if estimate else 0, trials, level)
+        low, high = min(low, far[0]), max(high, far[1])
+    return float(low), float(high)

@@ -1,0 +1,277 @@
+"""Where runs live and how their files are written, checked and found again: atomically, and with a sha256 each."""
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import re
+import secrets
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from spikiness.errors import CorruptArtifact, RunFailed, SpikinessError, suggest
+
+PROFILES = ("smoke", "demo", "paper")
+FORMAT = 1  # of result.json; part of every run's id, so that an old format is never read as a new one
+
+_SLUG = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+_DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?")  # not file names on Windows
+
+
+# ---- names and places
+
+
+def slug(name: object, what: str = "name") -> str:
+    """`name` itself where it is safe as a file name on every system; an error that says what is allowed otherwise."""
+    if isinstance(name, str) and _SLUG.fullmatch(name) and not _DEVICES.fullmatch(name) and not name.endswith("."):
+        return name
+    shown = repr(name) if len(repr(name)) < 80 else repr(name)[:77] + "..."
+    raise SpikinessError(f"{what} {shown}: use 1 to 64 of a-z, 0-9, '.', '_' and '-', starting with a letter or digit")
+
+
+def under(root: Path, *parts: str) -> Path:
+    """The path of `parts` below `root`, each part a slug; refused where a link would lead it out of `root`."""
+    path = root.joinpath(*(slug(part) for part in parts))
+    if not path.resolve().is_relative_to(root.resolve()):
+        raise SpikinessError(f"{path} leads out of {root}")
+    return path
+
+
+def profile_name(profile: str) -> str:
+    """`profile` where it is one of smoke, demo, paper; an error with the nearest one otherwise."""
+    if profile in PROFILES:
+        return profile
+    raise SpikinessError(f"unknown profile {profile!r}: use one of {', '.join(PROFILES)}{suggest(profile, PROFILES)}")
+
+
+def checkout(start: Path | None = None) -> Path | None:
+    """The nearest folder from `start` (the working folder) upwards whose pyproject.toml names spikiness, or None."""
+    start = (start or Path.cwd()).resolve()
+    for folder in (start, *start.parents):
+        with contextlib.suppress(OSError, tomllib.TOMLDecodeError):
+            project = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8")).get("project", {})
+            if project.get("name") == "spikiness":
+                return folder
+    return None
+
+
+def home() -> Path:
+    """Where everything made is kept: $SPIKINESS_HOME, else `build/` of the checkout here, else the user's cache."""
+    if chosen := os.environ.get("SPIKINESS_HOME"):
+        return Path(chosen).expanduser().absolute()
+    if root := checkout():
+        return root / "build"
+    from platformdirs import user_cache_path
+
+    return user_cache_path("spikiness")
+
+
+def run_folder(profile: str, chapter: str, run_id: str, root: Path | None = None) -> Path:
+    """The folder of a complete run; while it is made, or after it failed, the same name ends in `.partial`."""
+    return under(root or home(), profile_name(profile), "runs", slug(chapter, "chapter"), run_id)
+
+
+def partial(folder: Path) -> Path:
+    """The work folder of a run."""
+    return folder.with_name(folder.name + ".partial")
+
+
+# ---- writing and reading
+
+
+def sha256(source: Path | bytes) -> str:
+    """The sha256 of a file or of bytes, in hex."""
+    if isinstance(source, bytes):
+        return hashlib.sha256(source).hexdigest()
+    with source.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Put `data` at `path` all or nothing: after a crash or a full disk the previous file is still there, whole.
+
+    Raises `SpikinessError` naming the path and the bytes where the system refuses.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")  # same folder: a rename cannot cross disks
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with temporary.open("xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        sync_folder(path.parent)
+    except OSError as error:
+        why = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else error.strerror or str(error)
+        raise SpikinessError(
+            f"cannot write {path}: {why} ({len(data):,} bytes needed); free some space there or set SPIKINESS_HOME"
+        ) from error
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename in `folder` survive a power cut."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def canonical(content: dict[str, Any]) -> str:
+    """A JSON object as text, the same for equal objects."""
+    return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write a JSON object atomically, with the sha256 of the rest of it under its last key, "sha256"."""
+    digest = sha256(canonical(content).encode())
+    write_bytes(path, canonical({**content, "sha256": digest}).encode())
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read what `write_json` wrote, without the "sha256" key; `CorruptArtifact` where one bit of it differs."""
+    try:
+        text = Path(path).read_bytes().decode().replace("\r\n", "\n")  # git may have changed the line ends
+        content = json.loads(text)
+        expected = content.pop("sha256")
+        found = sha256(canonical(content).encode())
+        whole = text == canonical({**content, "sha256": expected})
+    except FileNotFoundError as error:
+        raise CorruptArtifact(f"{path} is missing") from error
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
+        raise CorruptArtifact(f"{path} cannot be read ({type(error).__name__}): truncated or altered") from error
+    if found != expected or not whole:
+        raise CorruptArtifact(f"{path}: expected sha256 {expected}, found {found}: truncated or altered")
+    return content
+
+
+def check_file(path: Path, expected: str) -> None:
+    """`CorruptArtifact` unless the file at `path` has the sha256 `expected`."""
+    try:
+        found = sha256(path)
+    except OSError as error:
+        raise CorruptArtifact(f"{path}: expected sha256 {expected}, but {error.strerror or error}") from error
+    if found != expected:
+        raise CorruptArtifact(f"{path}: expected sha256 {expected}, found {found}")
+
+
+# ---- results
+
+
+@dataclass(frozen=True)
+class Result:
+    """One verified result: what `result.json` says, what it ran on (`environment`), and the folder that holds it.
+
+    `metrics` maps a name to {value, interval, unit, n, seeds, tolerance}, in the order they were recorded;
+    `artefacts` maps a file name in `folder` to its sha256; `inputs` holds what the run's id was made from.
+    """
+
+    chapter: str
+    profile: str
+    id: str | None
+    parameters: dict[str, Any]
+    inputs: dict[str, Any]
+    metrics: dict[str, dict[str, Any]]
+    artefacts: dict[str, str]
+    environment: dict[str, Any]
+    folder: Path
+
+    @property
+    def notebook(self) -> Path:
+        return self.folder / "executed.ipynb"
+
+    def value(self, name: str) -> float:
+        """The value of one metric; an error with the nearest name where there is none."""
+        if name not in self.metrics:
+            raise RunFailed(f"{self.chapter} recorded no metric {name!r}{suggest(name, self.metrics)}")
+        return self.metrics[name]["value"]
+
+    def table(self) -> Any:
+        """The metrics as a DataFrame, one row each."""
+        return metrics_table(self.metrics)
+
+
+def metrics_table(metrics: dict[str, dict[str, Any]]) -> Any:
+    """Metrics as a DataFrame to show: name, value, interval, unit, n, seeds."""
+    import pandas as pd
+
+    rows = []
+    for name, metric in metrics.items():
+        interval = "" if metric["interval"] is None else "[{:.4g}, {:.4g}]".format(*metric["interval"])
+        shown = {key: "" if metric[key] is None else metric[key] for key in ("unit", "n", "seeds")}
+        rows.append({"metric": name, "value": f"{metric['value']:.6g}", "interval": interval, **shown})
+    return pd.DataFrame(rows, columns=["metric", "value", "interval", "unit", "n", "seeds"])
+
+
+def load(folder: Path, run_id: str | None = None) -> Result:
+    """The result in `folder`, every file of it checked against its sha256 (and its id against `run_id`).
+
+    Raises `CorruptArtifact` naming the file where anything is missing, altered or from another run.
+    """
+    folder = Path(folder)
+    content = read_json(folder / "result.json")
+    environment = read_json(folder / "environment.json")
+    if content.pop("format", None) != FORMAT:
+        raise CorruptArtifact(f"{folder / 'result.json'}: another format than {FORMAT}; run the chapter again")
+    if run_id is not None and content["id"] != run_id:
+        raise CorruptArtifact(f"{folder / 'result.json'}: expected the result of run {run_id}, found {content['id']}")
+    for name, digest in [*content["artefacts"].items(), *environment.get("files", {}).items()]:
+        check_file(under(folder, name), digest)
+    return Result(environment=environment, folder=folder, **content)
+
+
+class State(NamedTuple):
+    """What can be seen of a run: `state` is absent, in progress, failed (with `reason`) or complete (and verified)."""
+
+    state: str
+    reason: str
+    folder: Path
+    id: str
+
+
+def state(folder: Path) -> State:
+    """The state of the run of `folder` (the folder that is, or would be, there when it is complete)."""
+    run_id, work = folder.name, partial(folder)
+    if folder.is_dir():
+        try:
+            load(folder, run_id)
+        except SpikinessError as error:
+            return State("failed", str(error), folder, run_id)
+        return State("complete", "", folder, run_id)
+    if not work.is_dir():
+        return State("absent", "", folder, run_id)
+    with contextlib.suppress(CorruptArtifact):
+        return State("failed", read_json(work / "failed.json")["reason"], work, run_id)
+    with contextlib.suppress(CorruptArtifact):
+        owner = read_json(work / "request.json")["owner"]
+        if _alive(owner):
+            return State("in progress", f"by process {owner['pid']}", work, run_id)
+    return State("failed", "interrupted: the process that ran it is gone", work, run_id)
+
+
+def _alive(owner: dict[str, Any]) -> bool:
+    import psutil
+
+    with contextlib.suppress(psutil.Error):
+        return abs(psutil.Process(owner["pid"]).create_time() - owner["started"]) < 1
+    return False
+
+
+def every(root: Path | None = None) -> Iterator[State]:
+    """The state of every run there is a folder of, of all profiles and chapters."""
+    for profile in PROFILES:
+        for folder in sorted((root or home()).glob(f"{profile}/runs/*/*")):
+            if folder.suffix == ".partial":
+                folder = folder.with_suffix("")
+                if folder.exists():  # an older complete run is shown once, by its own folder
+                    continue
+            if re.fullmatch(r"[0-9a-f]{16}", folder.name):
+                yield state(folder)
