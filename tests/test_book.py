@@ -4,6 +4,7 @@ Chapters here are tiny notebooks whose outputs are made by hand; results are rec
 checksums and ids are the real ones. Prose, configuration and style are the book's own.
 """
 
+import errno
 import json
 import re
 import shutil
@@ -49,7 +50,11 @@ def executed(name: str, outputs: list | None = None) -> nbformat.NotebookNode:
     notebook = template(name)
     notebook.cells[3].outputs = outputs or [new_output("display_data", {"image/png": PIXEL, "text/plain": "<Figure>"})]
     table = "<table class='dataframe'><tr><td>1</td></tr></table>"
-    notebook.cells[4].outputs = [new_output("execute_result", {"text/html": table, "text/plain": "1"})]
+    said = "Off by **1 %** of $\\sigma^2$, {eq}`eq-test-loss`."
+    notebook.cells[4].outputs = [
+        new_output("display_data", {"text/markdown": said, "text/plain": "<Markdown>"}),
+        new_output("execute_result", {"text/html": table, "text/plain": "1"}),
+    ]
     return notebook
 
 
@@ -206,7 +211,7 @@ def test_the_scorecard_shows_statement_place_value_rule_and_verdict(tmp_path):
         "gain error: **0.02**",
         "n = 7",
         "seeds: 2",
-        "Held if <= 0.01",
+        "Held if ≤ 0.01",
         "held partly",
     ):
         assert text in table
@@ -543,11 +548,13 @@ def test_publish_keeps_what_is_better_and_what_is_there(root, monkeypatch, no_sp
     assert store.load(folder).profile == "paper"
     with pytest.raises(SpikinessError, match="published/hybrid is a paper-scale run"):
         make.publish(["hybrid"], root=root, profile="demo")
-    monkeypatch.setattr(store, "load", lambda *_: (_ for _ in ()).throw(CorruptArtifact("torn")))
-    with pytest.raises(CorruptArtifact, match="torn"):
+    before = store.load(folder)
+    full = OSError(errno.ENOSPC, "No space left on device")
+    monkeypatch.setattr(shutil, "copy", lambda *_: (_ for _ in ()).throw(full))
+    with pytest.raises(SpikinessError, match=r"cannot write .*hybrid: No space left on device"):
         make.publish(["hybrid"], root=root)
-    monkeypatch.undo()
-    assert store.load(folder).profile == "paper"
+    assert store.load(folder) == before
+    assert [path.name for path in folder.parent.iterdir()] == ["hybrid"]
 
 
 def test_publish_refuses_a_notebook_that_gives_away_a_path(root, monkeypatch, no_sphinx):
@@ -668,6 +675,8 @@ def test_a_chapter_page_has_its_line_its_figure_and_folded_code(real):
     assert re.search(r'class="run-info docutils"', page)
     assert 'alt="A line, hybrid"' in page
     assert page.count("tag_hide-input") == 3
+    assert re.search(r"Off by <strong>1 %</strong> of <span class=\"math[^>]*>\\\(\\sigma\^2\\\)</span>", page)
+    assert re.search(r'href="\.\./book/theory.html#equation-eq-test-loss"', page)
     assert re.search(r'href="\.\./book/theory.html#equation-eq-gain"', page)
     assert re.search(r'href="\.\./book/theory.html#thm-block"', page)
 

@@ -85,7 +85,7 @@ def test_run_shows_metrics_and_notebook(spikiness, result):
         (("run", "good", "--timeout", "-1"), "timeout must be"),
         (("show", "goood"), "unknown chapter 'goood'"),
         (("compare", "goood"), "names no complete runs; did you mean 'good'?"),
-        (("compare", "good"), "good has no result (demo: absent): spikiness run good --profile demo"),
+        (("compare", "good", "good"), "good has no result (demo: absent): spikiness run good --profile demo"),
     ],
 )
 def test_bad_input_is_one_line_and_status_2(spikiness, place, words, says):
@@ -157,6 +157,8 @@ def test_compare_with_the_published_result(spikiness, place, result, monkeypatch
     code, _, err = spikiness("compare", result.id)
     assert (code, "good is not published" in err) == (2, True)
     published(place, result, twice=20.9)
+    code, _, err = spikiness("compare", "good", "--profile", "paper")
+    assert (code, "spikiness run good --profile paper" in err) == (2, True)
     code, out, _ = spikiness("compare", result.id)
     assert code == 0
     assert "twice 20 20.9 within 1 yes" in " ".join(out.split())

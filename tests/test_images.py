@@ -328,8 +328,10 @@ def test_wrong_content_states_expected_and_got(home, server):
 def test_a_slow_drip_ends_at_the_time_limit(home, server, monkeypatch):
     monkeypatch.setattr(download, "LIMIT_SECONDS", 0.3)  # the whole drip would take minutes
     server.behave["train-images-idx3-ubyte.gz"] = ["drip"] * 9
+    start = time.monotonic()
     with pytest.raises(SpikinessError, match="took longer than"):
         images.load("mnist")
+    assert time.monotonic() - start < 60  # bounded, not a speed test
     assert server.asked == ["train-images-idx3-ubyte.gz"]
     assert leftovers(home) == []
 

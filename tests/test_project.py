@@ -1,6 +1,7 @@
 """The project as a whole: imports point down, pins agree, commands named exist, nothing stray is stored."""
 
 import ast
+import functools
 import os
 import re
 import shutil
@@ -17,6 +18,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import spikiness
+from spikiness import training
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCE = ROOT / "src" / "spikiness"
@@ -43,13 +45,14 @@ ARROWS = {
     "detection": {"representations", "measures"},
     "steering": {"representations"},
     "cache": {"runs", "networks", "images"},
+    "experiments": {"cache", "denoisers", "detection", "images", "measures", "networks", "theory", "training"},
     "book": {"runs"},
 }
 NARROW = {  # where only one name of the lower part may be used
     ("runs", "images"): "images.fingerprint",
     ("training", "networks"): "networks.relu_dae",
 }
-ENGINE = {"runs", "cache", "book", "cli", "figures"}  # need the [book] extra; the rest is the science
+ENGINE = {"runs", "cache", "book", "cli", "figures", "experiments"}  # need the [book] extra; the rest is the science
 
 
 def part(path: Path) -> str:
@@ -149,9 +152,12 @@ def test_the_science_installs_without_the_book_engine():
 def test_everything_imported_is_declared():
     names = set().union(*map(imports_of, MODULES))
     assert distributions(names) <= declared("book").keys()
+    beside = {path.stem for path in (ROOT / "tests").glob("*.py")}
+    for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
+        cells = [cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+        assert distributions(imported(ast.parse("\n".join(cells)), ())) <= declared("book").keys(), path.name
     tests = [ast.parse(path.read_text(encoding="utf-8")) for path in sorted((ROOT / "tests").glob("*.py"))]
-    names = set().union(*(imported(tree, ()) for tree in tests))
-    names -= {path.stem for path in (ROOT / "tests").glob("*.py")}
+    names = {name for tree in tests for name in imported(tree, ()) if name.partition(".")[0] not in beside}
     assert distributions(names) <= declared("book", "test").keys()
 
 
@@ -329,6 +335,13 @@ def test_readme_links_lead_somewhere():
     local = [link for link in re.findall(r"\]\(([^)#]+)", text) if "://" not in link]
     assert local
     assert [link for link in local if not (ROOT / link).exists()] == []
+
+
+def test_the_readme_example_runs(monkeypatch, capsys):
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.DOTALL)
+    monkeypatch.setattr(training, "fit_dae", functools.partial(training.fit_dae, steps=20))  # names, not numbers
+    exec(compile(code, "README.md", "exec"), {})
+    assert len(capsys.readouterr().out.splitlines()) == 6
 
 
 def test_the_citation_names_paper_and_software():

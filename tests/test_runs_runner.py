@@ -254,12 +254,10 @@ def test_plain_papermill_works_and_refuses_what_papermill_would_not(chapters, tm
             command, cwd=chapters, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
 
-    right = papermill("right.ipynb", "-p", "n", "10")
-    right_text, _ = right.communicate(timeout=120)
+    right, wrong = papermill("right.ipynb", "-p", "n", "10"), papermill("wrong.ipynb", "-p", "n_", "10")
+    right_text, wrong_text = right.communicate(timeout=120)[0], wrong.communicate(timeout=120)[0]
     assert right.returncode == 0, right_text
     result = runs.load(tmp_path / "home" / "by-hand" / "good")
     assert (result.id, result.profile, result.value("twice"), result.parameters["n"]) == (None, "by hand", 20, 10)
-    wrong = papermill("wrong.ipynb", "-p", "n_", "10")
-    wrong_text, _ = wrong.communicate(timeout=120)
     assert wrong.returncode != 0
     assert "good: unknown parameter 'n_'; did you mean 'n'?" in wrong_text

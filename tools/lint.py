@@ -47,7 +47,8 @@ def complaints(root: Path) -> Iterator[str]:
 def _lines(name: Path, text: str) -> Iterator[str]:
     for number, line in enumerate(text.splitlines(), start=1):
         for what in scan.leaks(line):
-            yield f"{name}:{number}: {what}"
+            if not (name.parts[0] == "tests" and "'/tmp/" in what):  # tests make up folders
+                yield f"{name}:{number}: {what}"
         if name.suffix in PROSE_AND_CODE and LEFTOVER.search(line):
             yield f"{name}:{number}: a leftover"
         if name.suffix == ".py" and name.parts[0] == "src" and STUB.search(line):

@@ -32,9 +32,10 @@ def cached(fit: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     """What `fit(*args, **kwargs)` returns, a trained network or a list of them: trained once, then read from disk.
 
     `fit` is a named function of a module; arguments are tensors, arrays, numbers, text, None, or lists, dicts and
-    dataclasses of these. A network's class is one of `networks.REGISTRY`, with `.arguments` (its constructor's) and perhaps
-    `.record` (JSON: how training went); both come back, and weights keep their dtype. Weights that were altered on
-    disk are reported and trained again. Raises `SpikinessError` for an argument that cannot be told apart by value.
+    dataclasses of these. A network's class is one of `networks.REGISTRY`, with `.arguments` (its constructor's) and
+    perhaps `.record` (JSON: how training went); both come back, and weights keep their dtype, on the CPU. Weights that
+    were altered on disk are reported and trained again. Raises `SpikinessError` for an argument that cannot be told
+    apart by its value.
     """
     folder = store.under(store.home(), "networks", key(fit, args, kwargs))
     if folder.is_dir():

@@ -44,7 +44,7 @@ def _options(
 
 @app.command()
 def run(
-    chapters: Annotated[list[str], typer.Argument(metavar="CHAPTER...", help="Which; `spikiness list` names them.")],
+    chapters: Annotated[list[str], typer.Argument(metavar="CHAPTER", help="Which; `spikiness list` names them.")],
     parameter: Annotated[
         list[str] | None,
         typer.Option("-p", "--parameter", metavar="NAME VALUE", help="Replace a parameter; lists as 5,10. Repeatable."),
@@ -103,7 +103,7 @@ def list_(notebooks: Notebooks = None) -> None:
         echo("\nother runs (other parameters, or older code):")
         table = [{"run": s.id, "chapter": s.folder.parent.name, "state": s.state, "reason": s.reason} for s in others]
         echo(_text(pd.DataFrame(table)))
-    for note in notes:
+    for note in dict.fromkeys(notes):
         echo(note, err=True)
 
 
@@ -112,7 +112,7 @@ def show(
     target: Annotated[str, typer.Argument(metavar="CHAPTER|RUN", help="A chapter, the id of a run, or its folder.")],
     notebooks: Notebooks = None,
 ) -> None:
-    """Show a chapter's parameters and runs, or what one run measured and where its notebook is."""
+    """Show a chapter's parameters and runs, or what one run measured."""
     if target not in notebook.chapters(notebooks) and (found := _runs(target)):
         for state in found:
             _show_run(state)
@@ -120,7 +120,7 @@ def show(
     import pandas as pd
 
     rows = notebook.describe(target, notebooks)
-    echo(_text(pd.DataFrame(rows, columns=["name", "type", "default", "help"])))
+    echo(_text(pd.DataFrame(rows, columns=["name", "type", "default", "help"], dtype=object)))
     for profile in store.PROFILES:
         try:
             state = notebook.find(target, None, profile, notebooks)
@@ -137,17 +137,25 @@ def show(
 def compare(
     mine: Annotated[str, typer.Argument(metavar="A", help="A chapter, the id of a run, or its folder.")],
     other: Annotated[
-        str | None, typer.Argument(metavar="[B]", help="Likewise; the chapter's published result by default.")
+        str | None, typer.Argument(metavar="B", help="Likewise; the chapter's published result by default.")
     ] = None,
-    profile: Profile = "demo",
+    profile: Annotated[
+        str | None, typer.Option(help="Which run of a chapter; as the published one by default.")
+    ] = None,
     notebooks: Notebooks = None,
 ) -> None:
-    """Compare a rerun with the published result (or another run): each metric within its tolerance.
+    """Compare a rerun with the published result, or with another run.
 
-    Exits with 1 where a metric does not agree.
+    A metric agrees within its tolerance; the exit status is 1 where one does not.
     """
-    a = _result(mine, profile, notebooks)
-    b = _result(other, profile, notebooks) if other else _published(a.chapter)
+    if other is not None:
+        a, b = (_result(target, profile or "demo", notebooks) for target in (mine, other))
+    elif mine in notebook.chapters(notebooks):
+        b = _published(mine)
+        a = _result(mine, profile or b.profile, notebooks)
+    else:
+        a = _result(mine, "demo", notebooks)
+        b = _published(a.chapter)
     if differences := comparison.differences(a, b):
         echo("the parameters differ: " + "; ".join(differences))
     table = comparison.agreement(a, b)
@@ -160,7 +168,7 @@ def compare(
 
 @app.command()
 def book(
-    chapters: Annotated[list[str] | None, typer.Argument(metavar="[CHAPTER...]", help="All by default.")] = None,
+    chapters: Annotated[list[str] | None, typer.Argument(metavar="[CHAPTER]", help="All by default.")] = None,
     profile: Profile = "demo",
 ) -> None:
     """Run the chapters that have no result yet, and build the book."""
@@ -171,7 +179,7 @@ def book(
 
 @app.command()
 def site() -> None:
-    """Build the online book from the published results, without running anything."""
+    """Build the online book from published/, running nothing."""
     from spikiness import book as builder
 
     builder.site(store.home())
@@ -179,7 +187,7 @@ def site() -> None:
 
 @app.command()
 def publish(
-    chapters: Annotated[list[str] | None, typer.Argument(metavar="[CHAPTER...]", help="All by default.")] = None,
+    chapters: Annotated[list[str] | None, typer.Argument(metavar="[CHAPTER]", help="All by default.")] = None,
     profile: Profile = "paper",
 ) -> None:
     """Put the results of the paper-scale runs into published/."""

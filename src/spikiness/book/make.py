@@ -134,12 +134,17 @@ def _copy(result: store.Result, root: Path) -> Path:
         raise SpikinessError("\n".join(f"{result.chapter} cannot be published: {what}" for what in problems))
     target = store.under(root / "published", result.chapter)
     fresh = target.with_name(f".{result.chapter}.new")
-    shutil.rmtree(fresh, ignore_errors=True)
-    fresh.mkdir(parents=True)
-    for name in ("result.json", "environment.json", result.notebook.name, *result.artefacts):
-        shutil.copy(result.folder / name, fresh / name)
-    store.load(fresh)
-    _swap(fresh, target)
+    try:
+        shutil.rmtree(fresh, ignore_errors=True)
+        fresh.mkdir(parents=True)
+        for name in ("result.json", "environment.json", result.notebook.name, *result.artefacts):
+            shutil.copy(result.folder / name, fresh / name)
+        store.load(fresh)
+        _swap(fresh, target)
+    except OSError as error:
+        raise SpikinessError(f"cannot write {target}: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
     _say(f"{result.chapter}: published, {result.profile} {result.id}")
     return target
 

@@ -90,26 +90,28 @@ def seconds(environment: Mapping[str, Any]) -> str:
 
 def statistics(results: Mapping[str, Result]) -> str:
     """One row per chapter: what made it and what it cost."""
-    head = ["Chapter", "Profile", "Data", "Device", "Seeds", "Time", "Peak memory", "Commit", "Run"]
-    rows = []
-    for name, result in results.items():
-        environment = result.environment
-        memory = environment.get("peak_memory_mb")
-        rows.append(
-            [
-                f"{{doc}}`/notebooks/{name}`",
-                result.profile,
-                data(result),
-                device(environment),
-                seeds(result),
-                seconds(environment),
-                f"{memory:,.0f} MB" if memory else "not recorded",
-                commit(environment),
-                f"`{result.id}`",
-            ]
-        )
-    total = sum(float(result.environment["seconds"]) for result in results.values())
-    return f"{_table(head, rows)}\n\nAll chapters together: {seconds({'seconds': total})}."
+    columns = {
+        "Chapter": lambda r: f"{{doc}}`/notebooks/{r.chapter}`",
+        "Profile": lambda r: r.profile,
+        "Data": data,
+        "Device": lambda r: device(r.environment),
+        "Seeds": seeds,
+        "Time": lambda r: seconds(r.environment),
+        "Memory": lambda r: memory(r.environment),
+        "Commit": lambda r: commit(r.environment),
+        "Run": lambda r: f"`{str(r.id)[:8]}`",
+    }
+    if not any(r.environment.get("peak_memory_mb") for r in results.values()):
+        del columns["Memory"]
+    total = sum(float(r.environment["seconds"]) for r in results.values())
+    rows = [[show(result) for show in columns.values()] for result in results.values()]
+    return f"{_table(list(columns), rows)}\n\nAll chapters together: {seconds({'seconds': total})}."
+
+
+def memory(environment: Mapping[str, Any]) -> str:
+    """The largest memory of a run, where it was recorded."""
+    found = environment.get("peak_memory_mb")
+    return f"{found:,.0f} MB" if found else "not recorded"
 
 
 def versions(results: Mapping[str, Result]) -> str:

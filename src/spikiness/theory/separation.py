@@ -30,7 +30,7 @@ def separability(clusters: Sequence[Tensor]) -> tuple[float, float]:
     return float(alpha), float(beta)
 
 
-def separable_subset(x: Tensor, n: int, seed: int = 0, below: float = 0.0, restarts: int = 64) -> Tensor:
+def separable_subset(x: Tensor, n: int, seed: int = 0, below: float = 0.0, restarts: int = 200) -> Tensor:
     """Indices [n] of samples of x [N, *shape] with pairwise cosines all `below` a bound (0: beta < 0 in Def 3.1).
 
     Greedy: from a random first sample on, take the candidate that leaves most candidates, of 32 drawn at random from
