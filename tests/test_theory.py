@@ -40,16 +40,15 @@ HAND_GAINS = [[30.5 / 34, 0.125], [0.75]]
 HAND_LOSS = (32 * (3.5 / 34) ** 2 + 2 * (30.5 / 34) ** 2 + 2 * 0.875**2 + 2 * 0.125**2 + 9 * 0.25**2 + 0.75**2) / 3
 
 
-def minimized(gram, count, n, width, sigma, lam, tied=True, seed=0):
+def minimized(gram, count, n, width, sigma, lam, tied=True):
     """Brute force: gain matrix and value of one cluster's share of objective (6) for a linear network, by L-BFGS.
 
     (1/n) [tr((I - W2 W1^T) G (I - W2 W1^T)^T) + n_k sigma^2 |W2 W1^T|^2] + lambda (|W1|^2 + |W2|^2)
     """
     d = len(gram)
-    start = 0.5 * draw(2, d, width, seed=seed)
-    weights = (
-        [start[0].clone().requires_grad_()] + [] * tied + ([start[1].clone().requires_grad_()] if not tied else [])
-    )
+    weights = [0.5 * draw(d, width, seed=k) for k in range(1 if tied else 2)]
+    for w in weights:
+        w.requires_grad_()
 
     def value():
         w1, w2 = weights[0], weights[-1]
