@@ -14,15 +14,21 @@ plt.style.use(Path(__file__).with_name("spikiness.mplstyle"))
 MEMORIZED, GENERALIZED, THEORY = "#D55E00", "#0072B2", "#333333"
 
 
-def image_rows(rows: dict[str, np.ndarray], captions: dict[str, Sequence[str]] | None = None) -> Figure:
-    """Rows of images under names: each [N, H, W] or [N, H, W, 3], every row on a gray scale symmetric around 0."""
+def image_rows(
+    rows: dict[str, np.ndarray], captions: dict[str, Sequence[str]] | None = None, same: Sequence[str] = ()
+) -> Figure:
+    """Rows of images under names: each [N, H, W] or [N, H, W, 3], on a gray scale symmetric around 0 for each image.
+
+    Rows named in `same` share one scale, so that what is close to nothing looks like nothing.
+    """
     most = max(len(images) for images in rows.values())
+    shared = max((np.abs(rows[name]).max(initial=0) for name in same), default=0)
     fig, axes = plt.subplots(len(rows), most, figsize=(1.15 * most + 1.3, 1.28 * len(rows)), squeeze=False)
     for row, (name, images) in zip(axes, rows.items(), strict=True):
         for i, axis in enumerate(row):
             axis.set_axis_off()
             if i < len(images):
-                limit = np.abs(images[i]).max() or 1.0
+                limit = (shared if name in same else np.abs(images[i]).max()) or 1.0
                 axis.imshow(images[i], vmin=-limit, vmax=limit)
                 if captions and name in captions:
                     axis.set_title(captions[name][i], fontsize=8.5, pad=2)
@@ -30,17 +36,13 @@ def image_rows(rows: dict[str, np.ndarray], captions: dict[str, Sequence[str]] |
     return fig
 
 
-def predicted_learned(data: pd.DataFrame, hue: str, label: str = "gain $r^2$") -> Figure:
-    """Learned against predicted values (columns `predicted`, `learned`, and `hue`), log axes, the diagonal as theory."""
+def predicted_learned(data: pd.DataFrame, hue: str, label: str) -> Figure:
+    """Learned against predicted values (columns `predicted`, `learned`, and `hue`) from 0, the diagonal as theory."""
     fig, axis = plt.subplots(figsize=(4.6, 4.2))
-    sns.scatterplot(data, x="predicted", y="learned", hue=hue, style=hue, s=45, ax=axis)
-    low, high = data[["predicted", "learned"]].min().min() * 0.93, data[["predicted", "learned"]].max().max() * 1.07
-    axis.plot([low, high], [low, high], color=THEORY, lw=1, zorder=0, label="theory")
-    axis.set(xscale="log", yscale="log", xlim=(low, high), ylim=(low, high), aspect="equal")
-    axis.minorticks_off()
-    ticks = np.geomspace(low * 1.05, high * 0.95, 4)
-    axis.set(xticks=ticks, yticks=ticks, xticklabels=[f"{t:.2g}" for t in ticks], yticklabels=[f"{t:.2g}" for t in ticks])
-    axis.set(xlabel=f"predicted {label}", ylabel=f"learned {label}")
+    sns.scatterplot(data, x="predicted", y="learned", hue=hue, style=hue, s=40, alpha=0.8, ax=axis)
+    high = data[["predicted", "learned"]].max().max() * 1.08
+    axis.plot([0, high], [0, high], color=THEORY, lw=1, zorder=0, label="theory")
+    axis.set(xlim=(0, high), ylim=(-0.02 * high, high), xlabel=f"predicted {label}", ylabel=f"learned {label}")
     axis.legend(title=None)
     return fig
 
@@ -56,7 +58,9 @@ def representation_bars(panels: dict[str, np.ndarray], color: str | Sequence[str
     return fig
 
 
-def errors(data: pd.DataFrame, x: str, y: str, hue: str | None = None, *, labels: dict[str, str], **scales: str) -> Figure:
+def errors(
+    data: pd.DataFrame, x: str, y: str, hue: str | None = None, *, labels: dict[str, str], **scales: str
+) -> Figure:
     """Points of `y` over the settings `x`, one per seed, with their median as a line; scales as xscale=, yscale=."""
     fig, axis = plt.subplots(figsize=(5.4, 3.4))
     sns.lineplot(data, x=x, y=y, hue=hue, estimator="median", errorbar=None, ax=axis)
@@ -74,4 +78,7 @@ def error_panels(panels: dict[str, tuple[pd.DataFrame, str]], y: str, label: str
         sns.lineplot(data, x=x, y=y, estimator="median", errorbar=None, ax=axis)
         sns.scatterplot(data, x=x, y=y, s=30, alpha=0.75, ax=axis)
         axis.set(xlabel=name, ylabel=label, xscale="log", yscale="log")
+        ticks = sorted(data[x].unique())
+        axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        axis.set_xticks([], minor=True)
     return fig

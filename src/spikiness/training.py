@@ -158,7 +158,9 @@ class Batches:
 
     def __init__(self, members: Sequence[Member], batch: int) -> None:
         if batch % 2:
-            raise SpikinessError(f"batch must be even, since noise comes in opposite pairs; got {batch}, use {batch + 1}")
+            raise SpikinessError(
+                f"batch must be even, since noise comes in opposite pairs; got {batch}, use {batch + 1}"
+            )
         self.data, self.first = _pool(members)  # [sum of distinct n, d], [E, 1]
         self.size = torch.tensor([[len(m.x)] for m in members])  # [E, 1]
         self.sigma = [m.sigma for m in members]

@@ -104,7 +104,7 @@ def _value(reference: str, results: Mapping[str, Result], blocks: Mapping[str, s
     chapter, _, rest = reference.partition(".")
     if not rest:
         if chapter not in blocks:
-            raise SpikinessError(f"no block {chapter!r}{suggest(chapter, blocks)}; there are {', '.join(blocks)}")
+            raise SpikinessError(f"no block {chapter!r}{suggest(chapter, blocks)} (there are {', '.join(blocks)})")
         return blocks[chapter]
     if chapter in skipped:
         return "(not run here)"
@@ -113,7 +113,7 @@ def _value(reference: str, results: Mapping[str, Result], blocks: Mapping[str, s
     if not field:
         return full(metric)
     if field not in FIELDS:
-        raise SpikinessError(f"no field {field!r}{suggest(field, FIELDS)}; there are {', '.join(FIELDS)}")
+        raise SpikinessError(f"no field {field!r}{suggest(field, FIELDS)} (there are {', '.join(FIELDS)})")
     return FIELDS[field](metric)
 
 
@@ -123,7 +123,6 @@ def lookup(results: Mapping[str, Result], chapter: str, name: str) -> dict[str, 
         raise SpikinessError(f"no result of chapter {chapter!r}{suggest(chapter, results)}")
     metrics = results[chapter].metrics
     if name not in metrics:
-        raise SpikinessError(
-            f"chapter {chapter!r} has no metric {name!r}{suggest(name, metrics)}; it has {', '.join(metrics) or 'none'}"
-        )
+        known = ", ".join(metrics) or "none"
+        raise SpikinessError(f"chapter {chapter!r} has no metric {name!r}{suggest(name, metrics)} (it has {known})")
     return metrics[name]

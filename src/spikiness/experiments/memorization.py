@@ -46,8 +46,8 @@ def plan(
     cases = []
     for seed in seeds:
         separable, drawn = (choose(pool, n, seed, subset) for subset in ("separable", "random"))
-        settings = {(s, lam) for s in (sigma, *sigmas)} | {(sigma, l) for l in (lam, *lams)}
-        cases += [Case("separable", seed, s, l, True, separable) for s, l in sorted(settings)]
+        settings = {(s, lam) for s in (sigma, *sigmas)} | {(sigma, weight) for weight in (lam, *lams)}
+        cases += [Case("separable", seed, s, weight, True, separable) for s, weight in sorted(settings)]
         cases += [Case("random", seed, sigma, lam, True, drawn), Case("separable", seed, sigma, lam, False, separable)]
     return cases
 
@@ -110,7 +110,12 @@ def representation(case: Case, seed: int = 0) -> pd.DataFrame:
     generator = torch.Generator().manual_seed(seed)
     y = case.x + case.sigma * torch.randn(case.x.shape, generator=generator, dtype=case.x.dtype)
     h = case.network.encode(y).detach()[:, order]
-    return pd.DataFrame(h.double().numpy()).rename_axis("image").reset_index().melt("image", var_name="unit", value_name="h")
+    return (
+        pd.DataFrame(h.double().numpy())
+        .rename_axis("image")
+        .reset_index()
+        .melt("image", var_name="unit", value_name="h")
+    )
 
 
 def _labels(case: Case) -> dict[str, object]:
@@ -120,7 +125,7 @@ def _labels(case: Case) -> dict[str, object]:
 def columns_as_images(
     case: Case, shape: tuple[int, int]
 ) -> tuple[dict[str, np.ndarray], dict[str, list[str]], pd.DataFrame]:
-    """Rows of pictures: the images, the strongest column of each, the strongest columns left; with captions, lengths."""
+    """Rows of pictures: images, the strongest column of each, the strongest others; with lengths and table."""
     columns, w = measures.stored_columns(case.network.w1, case.x), case.network.w1.detach()
     own = torch.stack([(columns.energy * (columns.nearest == i)).argmax() for i in range(len(case.x))])
     left = [j for j in columns.energy.argsort(descending=True).tolist() if j not in set(own.tolist())][: len(case.x)]

@@ -36,7 +36,7 @@ def true_loss(w1: Tensor, w2: Tensor, x: Tensor, sigma: float, draws: int = 16, 
         pair = [(torch.relu((x + e) @ w1) @ w2.T - x).square().sum(1).mean() for e in (noise, -noise)]
         losses.append(sum(pair) / 2)
     values = torch.stack(losses)
-    return Estimate(float(values.mean()), float(values.std()))
+    return Estimate(float(values.mean()), float(values.std() / math.sqrt(draws)))
 
 
 def objective(w1: Tensor, w2: Tensor, x: Tensor, sigma: float, lam: float, draws: int = 16, seed: int = 0) -> Estimate:
