@@ -11,6 +11,7 @@ from sklearn.datasets import load_digits
 
 from spikiness import theory
 from spikiness.errors import SpikinessError
+from spikiness.theory.minimizer import fit_moments
 
 EXACT = pytest.approx  # relative 1e-6
 
@@ -104,6 +105,7 @@ def test_a_subset_depends_on_its_seed_only():
     first = theory.separable_subset(x, 4, seed=3)
     assert torch.equal(first, theory.separable_subset(x, 4, seed=3))
     assert any(not torch.equal(first, theory.separable_subset(x, 4, seed=seed)) for seed in range(3))
+    assert len(set(theory.separable_subset(x, 200, below=1.5).tolist())) == 200  # no bound: all, each once
     far = theory.separable_subset(x, 4, seed=3, below=-0.1)
     assert theory.separability(list(x[far].flatten(1)[:, None]))[1] < -0.1
 
@@ -394,6 +396,13 @@ def test_population_gains_by_numerical_minimization_have_sigma_squared():
     assert theory.population_loss(moments, shares, [3, 3], sigma, lam) == EXACT(total)
 
 
+def test_modes_of_the_limit_span_the_second_moments():
+    moments, _ = modes_and_samples([1, 1])
+    for s, mode in zip(moments, fit_moments(moments, [1, 3], [5, 5], 0.5, 0.01), strict=True):
+        torch.testing.assert_close(mode.axes * mode.energy @ mode.axes.T, s)
+        assert (mode.energy.diff() <= 0).all()
+
+
 def test_test_loss_on_the_training_moments_is_the_training_loss():
     moments = [x.T @ x / len(x) for x in HAND]
     found = theory.predicted_test_loss(HAND, [2, 1], 1.0, 0.5, moments, [2 / 3, 1 / 3])
@@ -434,6 +443,14 @@ def test_true_loss_of_one_unit():
         value, error = theory.true_loss(one, one, x.repeat(5000, 1), sigma, draws=10)
         assert error < 0.03
         assert abs(value - expected) < 4 * error
+
+
+def test_noise_of_both_signs_cancels_what_is_odd_in_it():
+    # f(y) = y/2 at x = 10: loss (5 - eps/2)^2; the term 5 eps is gone, which alone has a standard error of .25
+    half = torch.full((1, 1), math.sqrt(0.5), dtype=torch.float64)
+    value, error = theory.true_loss(half, half, torch.full((1, 1), 10.0), 1.0, draws=400)
+    assert error < 0.03
+    assert abs(value - 25.25) < 4 * error
 
 
 def test_true_loss_says_how_sure_it_is():

@@ -82,7 +82,7 @@ def fit_ensemble(
 
     Returns the networks in the members' order. Raises as `fit_dae` does, naming the member.
     """
-    members = [_checked(member, i) for i, member in enumerate(members)]
+    members = _checked_together(members)
     networks = [_initial(member, tied) for member in members]
     loop = descend(networks, members, optimizer=optimizer, lr=lr, batch=batch, steps=steps)
     lr = default_lr(networks[0].w1.shape[0]) if lr is None else lr
@@ -112,7 +112,7 @@ def descend(
     steps: int = 5000,
 ) -> Iterator[Step]:
     """Descend objective (6) from where the networks stand, yielding after each optimizer step; they are updated
-    in place when the loop ends, or is closed, and hold the last finite weights if it diverges."""
+    in place when the loop ends, is closed or diverges, and then hold the weights of the last step."""
     make = _optimizer(optimizer)
     lr = default_lr(networks[0].w1.shape[0]) if lr is None else lr
     _at_least_one(batch=batch, steps=steps)
@@ -236,7 +236,21 @@ def _unstack(weights: Sequence[Tensor], networks: Sequence[ReLUDAE]) -> None:
             parameter.data.copy_(value[:, : parameter.shape[1]])
 
 
-def _checked(member: Member, i: int) -> Member:
+def _checked_together(members: Sequence[Member]) -> list[Member]:
+    if not members:
+        raise SpikinessError("an ensemble needs at least one member, got none")
+    flat: dict[int, Tensor] = {}  # members that share data go on sharing it
+    checked = [_checked(member, i, flat) for i, member in enumerate(members)]
+    for i, member in enumerate(checked):
+        if member.x.shape[1] != checked[0].x.shape[1]:
+            raise SpikinessError(
+                f"member {i} has images of d = {member.x.shape[1]}, member 0 of d = {checked[0].x.shape[1]}; "
+                "networks of one ensemble share d: train them in two"
+            )
+    return checked
+
+
+def _checked(member: Member, i: int, flat: dict[int, Tensor]) -> Member:
     x = torch.as_tensor(member.x)
     if x.ndim < 2 or len(x) == 0 or not x.is_floating_point():
         raise SpikinessError(
@@ -246,9 +260,12 @@ def _checked(member: Member, i: int) -> Member:
         raise SpikinessError(f"member {i}: x holds {int((~torch.isfinite(x)).sum())} values that are not finite")
     _at_least_one(width=member.width)
     _positive(sigma=member.sigma)
-    if not (math.isfinite(member.lam) and member.lam >= 0):
-        raise SpikinessError(f"lam must be finite and at least 0, got {member.lam!r}")
-    return Member(x if x.ndim == 2 else x.flatten(1), member.width, float(member.sigma), float(member.lam), member.seed)
+    if not (_is_number(member.lam) and member.lam >= 0):
+        raise SpikinessError(f"lam must be a finite number of at least 0, got {member.lam!r}")
+    if isinstance(member.seed, bool) or not isinstance(member.seed, int) or member.seed < 0:
+        raise SpikinessError(f"seed must be a whole number of at least 0, got {member.seed!r}")
+    x = flat.setdefault(id(member.x), x.flatten(1))
+    return Member(x, member.width, float(member.sigma), float(member.lam), member.seed)
 
 
 def _at_least_one(**values: int) -> None:
@@ -259,8 +276,12 @@ def _at_least_one(**values: int) -> None:
 
 def _positive(**values: float) -> None:
     for name, value in values.items():
-        if isinstance(value, bool) or not isinstance(value, int | float) or not (math.isfinite(value) and value > 0):
+        if not (_is_number(value) and value > 0):
             raise SpikinessError(f"{name} must be a finite number above 0, got {value!r}")
+
+
+def _is_number(value: object) -> bool:
+    return not isinstance(value, bool) and isinstance(value, int | float) and math.isfinite(value)
 
 
 def _optimizer(name: str) -> Callable[..., torch.optim.Optimizer]:

@@ -97,33 +97,40 @@ def block_minimizer(
     """
     data = checks.clusters(clusters)
     strides = [math.ceil(len(x) / LOOKED_AT) for x in data]
+    seen = torch.cat([x[::s] for x, s in zip(data, strides, strict=True)])  # [n', d]
+    owner = torch.cat([torch.full_like(x[::s, 0], k) for k, (x, s) in enumerate(zip(data, strides, strict=True))])
     mass = torch.cat([torch.full_like(x[::s, 0], s) for x, s in zip(data, strides, strict=True)])  # [n']
     blocks = []
     for k, mode in enumerate(fit(clusters, widths, sigma, lam)):
         columns = mode.axes * mode.gain.sqrt()  # U_k diag(w) [d, p_k]
         columns[:, :1] *= torch.where(data[k].mean(0) @ columns[:, :1] < 0, -1.0, 1.0)
-        wanted = [x[::s] if i == k else -x[::s] for i, (x, s) in enumerate(zip(data, strides, strict=True))]
-        rotation = _rotation(torch.cat(wanted) @ columns / sigma, mass, mode.gain, steps)
+        rotation = _hartley(mode.gain)
+        if steps and len(mode.gain) > 2 and mode.gain.any():  # of two units only the order would be left to choose
+            side = torch.where(owner == k, 1.0, -1.0).unsqueeze(1)
+            rotation = _turned(rotation, side * (seen @ columns) / sigma, mass, mode.gain, steps)
         blocks.append(columns @ rotation.T)
     return torch.cat(blocks, dim=1).to(clusters[0].dtype)
 
 
-def _rotation(inputs: Tensor, mass: Tensor, gain: Tensor, steps: int) -> Tensor:
-    """O_k [p_k, p_k] that best turns inputs [n, p_k], in units of sigma, to positive pre-activations `inputs O_k^T`.
+def _hartley(gain: Tensor) -> Tensor:
+    """The Hartley basis [p, p]: orthogonal, its first column 1/sqrt(p), the others about as even as columns can be."""
+    p = max(1, len(gain))
+    index = torch.arange(len(gain), dtype=gain.dtype, device=gain.device)
+    angle = 2 * torch.pi * torch.outer(index, index) / p
+    return (angle.cos() + angle.sin()) / math.sqrt(p)
 
-    mass: how many samples each input stands for [n].
+
+def _turned(start: Tensor, inputs: Tensor, mass: Tensor, gain: Tensor, steps: int) -> Tensor:
+    """O_k [p_k, p_k], start with all but its first column turned to bring `inputs O_k^T` to the positive side.
+
+    inputs: what a block sees before rotation, in units of sigma and wanted positive [n, p_k]; mass: how many samples
+    each stands for [n].
     """
     p = len(gain)
-    index = torch.arange(p, dtype=gain.dtype, device=gain.device)
-    angle = 2 * torch.pi * torch.outer(index, index) / max(p, 1)
-    hartley = (angle.cos() + angle.sin()) / math.sqrt(max(p, 1))  # orthogonal, first column 1/sqrt(p)
-    if p < 3 or steps == 0 or not gain.any():  # of two units only the order would be left to choose
-        return hartley
     skew = torch.zeros(p - 1, p - 1, dtype=gain.dtype, device=gain.device, requires_grad=True)
 
     def rotation() -> Tensor:
-        turn = torch.linalg.matrix_exp(skew - skew.T)  # of all directions but the even one
-        return torch.cat([hartley[:, :1], hartley[:, 1:] @ turn], dim=1)
+        return torch.cat([start[:, :1], start[:, 1:] @ torch.linalg.matrix_exp(skew - skew.T)], dim=1)
 
     def closure() -> Tensor:
         optimizer.zero_grad()

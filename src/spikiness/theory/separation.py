@@ -78,6 +78,7 @@ def margin(w: Tensor, clusters: Sequence[Tensor]) -> float:
     `w_j^T x / |w_j|`, over all others `-w_j^T x / |w_j|`; the smallest over units and samples is returned. Where it is
     positive it is the smallest `|w_j^T x| / |w_j|`, and each unit is active exactly on its own cluster. Where it is
     negative, a unit is cut on a sample of its own, or fires on a foreign one, by that much. What counts is gamma/sigma.
+    alpha and beta do not settle it: clusters that spread along each other's axes can have beta < 0 and no margin.
 
     w: W1 [d, p]; units that are zero are left out, and with none left the margin is infinite.
     """

@@ -42,7 +42,9 @@ def true_loss(w1: Tensor, w2: Tensor, x: Tensor, sigma: float, draws: int = 16, 
 def objective(w1: Tensor, w2: Tensor, x: Tensor, sigma: float, lam: float, draws: int = 16, seed: int = 0) -> Estimate:
     """Objective (6) of any ReLU network: `true_loss` plus `lambda (|W1|_F^2 + |W2|_F^2)`; tied weights count twice."""
     value, error = true_loss(w1, w2, x, sigma, draws, seed)
-    return Estimate(value + lam * float(w1.double().square().sum() + w2.double().square().sum()), error)
+    return Estimate(
+        value + lam * float(w1.detach().double().square().sum() + w2.detach().double().square().sum()), error
+    )
 
 
 def active_units(w1: Tensor, clusters: Sequence[Tensor]) -> Tensor:
