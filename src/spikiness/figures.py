@@ -82,3 +82,28 @@ def error_panels(panels: dict[str, tuple[pd.DataFrame, str]], y: str, label: str
         axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
         axis.set_xticks([], minor=True)
     return fig
+
+
+def teaser(regimes: dict[str, tuple[np.ndarray, np.ndarray]]) -> Figure:
+    """One row per regime: columns of the weights as pictures [N, H, W], and one representation [p] as bars."""
+    most = max(len(columns) for columns, _ in regimes.values())
+    fig, axes = plt.subplots(
+        len(regimes),
+        most + 1,
+        figsize=(1.2 * most + 4.2, 1.5 * len(regimes)),
+        width_ratios=[1] * most + [2.8],
+        squeeze=False,
+    )
+    for row, (name, (columns, heights)), color in zip(axes, regimes.items(), (MEMORIZED, GENERALIZED), strict=False):
+        for axis in row[:-1]:
+            axis.set_axis_off()
+        for axis, column in zip(row, columns, strict=False):
+            limit = np.abs(column).max() or 1.0
+            axis.imshow(column, vmin=-limit, vmax=limit)
+        row[0].text(-0.12, 0.5, name, transform=row[0].transAxes, ha="right", va="center", color=color)
+        row[-1].bar(range(len(heights)), heights, width=0.9, color=color)
+        row[-1].set(xticks=[], yticks=[], ylabel="activation")
+    axes[0, 0].set_title("columns of the weights", loc="left")
+    axes[0, -1].set_title("representation of one image", loc="left")
+    axes[-1, -1].set_xlabel("hidden unit")
+    return fig
