@@ -1,5 +1,6 @@
 """Spiky or balanced: the representations of memorizing and of generalizing ReLU-DAEs, compared (Figure 4)."""
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -8,15 +9,17 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from spikiness import detection, images, measures
+from spikiness import detection, images, measures, theory
 from spikiness.cache import cached
 from spikiness.networks.relu_dae import ReLUDAE
+from spikiness.runs.chapter import Run
 from spikiness.training import Member, fit_ensemble
 
 SIGN = {"participation_ratio": -1.0}  # of the measures this one is low where h is spiky; scores are high there
 MEMORIZED, GENERALIZED = "memorized", "generalized"
 DIM, RANK, NORM, SCALE = 100, 5, 6.0, 0.55  # the mixture: dimension, directions per mode, length of means, spread
 FRESH = 200  # samples that neither network has seen
+NOISE_SEEDS = 3  # the noise levels are compared on the first seeds only: kept small because two cores
 BATCH = {MEMORIZED: 16, GENERALIZED: 128}  # small where images are few: noise then merges copies of a column
 
 
@@ -25,6 +28,7 @@ class Pair:
     """One seed: memorizing networks of a few samples each, a generalizing one of many others, and unseen samples."""
 
     data: str  # "images" or "mixture"
+    question: str  # "main", "equal penalty" or "noise"
     seed: int
     sigma: float
     lam_small: float  # lambda of the memorizing networks, and of the generalizing one
@@ -68,24 +72,30 @@ def plan(
     modes: int,
     sigma: float,
     sigmas: Sequence[float],
-    lam_small: float,
-    lam_large: float,
+    decay_small: float,
+    decay_large: float,
     seeds: Sequence[int],
 ) -> list[Pair]:
-    """All pairs of the chapter: images and mixture; both again at equal lambda; images at the other noise levels."""
+    """All pairs of the chapter: images and mixture; both again at equal lambda; images at all noise levels.
+
+    decay_small, decay_large: lambda over d of memorizing and of generalizing networks, .005 and .00005 in the paper.
+    """
     pairs = []
     for seed in seeds:
-        samples = gaussians(modes, n_mixture * networks + n_large + FRESH, seed)
-        for data, x, n in (("images", pool, n_small), ("mixture", samples, n_mixture)):
-            pair = Pair(data, seed, sigma, lam_small, lam_large, **split(x, n, networks, n_large, seed))
+        drawn = gaussians(modes, n_mixture * networks + n_large + FRESH, seed)
+        for data, x, n in (("images", pool, n_small), ("mixture", drawn, n_mixture)):
+            samples = split(x, n, networks, n_large, seed)
+            small, large = (decay * samples["large"].shape[1] for decay in (decay_small, decay_large))
+            pair = Pair(data, "main", seed, sigma, small, large, **samples)
             one = replace(pair, small=pair.small[:1])  # the side questions are asked of one memorizing network
-            pairs += [pair, replace(one, lam_small=lam_large)]
-            pairs += [replace(one, sigma=s) for s in sigmas if s != sigma and data == "images"]
+            pairs += [pair, replace(one, question="equal penalty", lam_small=large)]
+            if data == "images" and seed in seeds[:NOISE_SEEDS]:
+                pairs += [replace(one, question="noise", sigma=s) for s in sigmas]
     return pairs
 
 
 def train(pairs: Sequence[Pair], width: int, steps: int) -> list[Pair]:
-    """The pairs with their networks: one batched training per regime and dimension; what pairs share is trained once."""
+    """The pairs with their networks: one batched training per regime and dimension, networks that pairs share once."""
     jobs: dict[tuple, tuple[str, Member]] = {}
     for pair in pairs:
         for regime, x, lam, seed in pair.members:
@@ -149,12 +159,14 @@ def same_inputs(pair: Pair, draws: int, which: str) -> pd.DataFrame:
     return pd.concat(rows, ignore_index=True)
 
 
-def evaluations(rows: pd.DataFrame, resamples: int, **labels: object) -> pd.DataFrame:
-    """AUROC and TPR at 1 % FPR of every measure, 1 where memorized means spikier, with intervals over seeds and images."""
+def evaluations(
+    rows: pd.DataFrame, resamples: int, names: Sequence[str] = tuple(measures.MEASURES), **labels: object
+) -> pd.DataFrame:
+    """AUROC and TPR at 1 % FPR of measures, 1 where memorized means spikier, with intervals over seeds and images."""
     few, many = (rows[rows.regime == regime] for regime in (MEMORIZED, GENERALIZED))
     several = rows.model.nunique() > 1
     found = []
-    for name in measures.MEASURES:
+    for name in names:
         sign = SIGN.get(name, 1.0)
         e = detection.evaluate(
             sign * few[name].to_numpy(),
@@ -166,7 +178,11 @@ def evaluations(rows: pd.DataFrame, resamples: int, **labels: object) -> pd.Data
         row = {"measure": name, "auroc": e.auroc, "low": e.auroc_interval[0], "high": e.auroc_interval[1]}
         row |= {"tpr": e.tpr, "tpr_low": e.tpr_interval[0], "tpr_high": e.tpr_interval[1]}
         found.append({**row, "fpr": e.fpr, "memorized": e.memorized, "generalized": e.generalized})
-    return pd.DataFrame(found).assign(**labels)
+    typical = {"units": "participation_ratio", "norm": "norm"}
+    medians = {
+        f"{k}_{r}": v[name].median() for r, v in ((MEMORIZED, few), (GENERALIZED, many)) for k, name in typical.items()
+    }
+    return pd.DataFrame(found).assign(**medians, **labels)
 
 
 def collect(pairs: Sequence[Pair], rows: Callable[..., pd.DataFrame], *args: object) -> pd.DataFrame:
@@ -175,12 +191,10 @@ def collect(pairs: Sequence[Pair], rows: Callable[..., pd.DataFrame], *args: obj
 
 
 def comparisons(pairs: Sequence[Pair], draws: int, resamples: int) -> pd.DataFrame:
-    """`evaluations` of images and mixture: on own data, at equal lambda, and of the same inputs through both networks."""
+    """`evaluations` of images and mixture: on own data, at equal lambda, the same inputs through both networks."""
     tables = []
     for data in ("images", "mixture"):
-        mine = [p for p in pairs if p.data == data and p.sigma == pairs[0].sigma]
-        main = [p for p in mine if len(p.memorizing) == len(pairs[0].memorizing) and p.lam_small == pairs[0].lam_small]
-        equal = [p for p in mine if p.lam_small == p.lam_large]
+        main, equal = ([p for p in pairs if (p.data, p.question) == (data, q)] for q in ("main", "equal penalty"))
         kinds = {
             "own data": collect(main, own_data, draws),
             "own data, equal penalty": collect(equal, own_data, draws),
@@ -188,6 +202,32 @@ def comparisons(pairs: Sequence[Pair], draws: int, resamples: int) -> pd.DataFra
             "unseen samples, both": collect(main, same_inputs, draws, "fresh"),
         }
         tables += [evaluations(rows, resamples, data=data, comparison=name) for name, rows in kinds.items()]
+    return pd.concat(tables, ignore_index=True)
+
+
+def noise_levels(pairs: Sequence[Pair], draws: int, resamples: int, names: Sequence[str]) -> pd.DataFrame:
+    """`evaluations` of the images at each noise level, every network on its own data."""
+    levels = sorted({p.sigma for p in pairs if p.question == "noise"})
+    rows = {s: collect([p for p in pairs if p.question == "noise" and p.sigma == s], own_data, draws) for s in levels}
+    return pd.concat([evaluations(r, resamples, names, sigma=s) for s, r in rows.items()], ignore_index=True)
+
+
+def training_lengths(
+    pairs: Sequence[Pair], width: int, lengths: Sequence[int], draws: int, resamples: int, names: Sequence[str]
+) -> pd.DataFrame:
+    """`evaluations` on own data after each number of steps: first seeds, one memorizing network each.
+
+    `pairs` were trained for the last of `lengths`; shorter trainings start anew, each with a schedule of its own.
+    """
+    seeds = sorted({p.seed for p in pairs})[:NOISE_SEEDS]
+    last = [p for p in pairs if p.question == "main" and p.seed in seeds]
+    last = [replace(p, small=p.small[:1], memorizing=p.memorizing[:1]) for p in last]
+    tables = []
+    for steps in lengths:
+        now = last if steps == lengths[-1] else train(last, width, steps)
+        for data in ("images", "mixture"):
+            rows = collect([p for p in now if p.data == data], own_data, draws)
+            tables.append(evaluations(rows, resamples, names, data=data, steps=steps))
     return pd.concat(tables, ignore_index=True)
 
 
@@ -200,11 +240,13 @@ def identity_error(rows: pd.DataFrame) -> float:
 def histogram(rows: pd.DataFrame, names: Sequence[str], bins: int = 60) -> pd.DataFrame:
     """Share of the samples of each regime in each bin, per data and measure: long form."""
     found = []
-    for (data, name), part in ((key, rows[rows.data == key[0]]) for key in ((d, m) for d in rows.data.unique() for m in names)):
+    for data, name in itertools.product(rows.data.unique(), names):
+        part = rows[rows.data == data]
         edges = np.histogram_bin_edges(part[name], bins)
         for regime, mine in part.groupby("regime"):
             share = np.histogram(mine[name], edges)[0] / len(mine)
-            found.append(pd.DataFrame({"left": edges[:-1], "right": edges[1:], "share": share, "data": data, "measure": name, "regime": regime}))
+            frame = pd.DataFrame({"left": edges[:-1], "right": edges[1:], "share": share})
+            found.append(frame.assign(data=data, measure=name, regime=regime))
     return pd.concat(found, ignore_index=True)
 
 
@@ -219,3 +261,33 @@ def typical(pair: Pair, regime: str) -> np.ndarray:
     h = network.encode(noisy(x, pair.sigma, 1, pair.seed)).detach()
     order = measures.std_over_norm(h).argsort()
     return h[order[len(order) // 2]].sort(descending=True).values.numpy()
+
+
+def closeness(pairs: Sequence[Pair]) -> float:
+    """Mean over the memorizing networks of beta, the largest cosine of two of their training samples (Def 3.1)."""
+    return float(np.mean([theory.separability([x[None] for x in few])[1] for pair in pairs for few in pair.small]))
+
+
+def thinned(rows: pd.DataFrame, most: int = 300) -> pd.DataFrame:
+    """Up to `most` rows of each data and regime, evenly spaced: what a scatter can show."""
+    groups = [part.iloc[:: max(1, len(part) // most)].head(most) for _, part in rows.groupby(["data", "regime"])]
+    return pd.concat(groups, ignore_index=True)
+
+
+def record_cases(run: Run, table: pd.DataFrame, case: dict[str, object], ending: str, seeds: Sequence[int]) -> None:
+    """AUROC of Std and Std/|h| of the rows of `table` where the columns of `case` have its values, as metrics."""
+    chosen = table[np.logical_and.reduce([table[column] == value for column, value in case.items()])]
+    for row in chosen.itertuples():
+        name = {"std": "std_auroc", "std_over_norm": "relative_std_auroc"}[row.measure] + ending
+        run.metric(name, row.auroc, (row.low, row.high), n=int(row.memorized), seeds=seeds, tolerance=0.15)
+
+
+def record(run: Run, table: pd.DataFrame, kinds: dict[tuple[str, str], str], seeds: Sequence[int]) -> None:
+    """AUROC and TPR of Std and Std/|h| as metrics `PREFIXstd_auroc`, `PREFIXrelative_std_tpr`, ... of each kind."""
+    for (data, comparison), prefix in kinds.items():
+        part = table[(table.data == data) & (table.comparison == comparison)].set_index("measure")
+        for measure, name in (("std", "std"), ("std_over_norm", "relative_std")):
+            row = part.loc[measure]
+            n = int(row.memorized)
+            run.metric(f"{prefix}{name}_auroc", row.auroc, (row.low, row.high), n=n, seeds=seeds, tolerance=0.05)
+            run.metric(f"{prefix}{name}_tpr", row.tpr, (row.tpr_low, row.tpr_high), n=n, seeds=seeds, tolerance=0.2)

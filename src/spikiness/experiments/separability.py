@@ -18,8 +18,17 @@ from spikiness.training import Member, fit_ensemble
 
 MODES, RANK = 3, 5  # modes of a mixture, and directions in which each of them scatters around its mean
 NORM = 6.0  # length of the means, in data units
-BATCH = 128
-IMAGES_STEPS = 2  # networks on images are few, and need more steps than those on mixtures: so many times as many
+BATCH = 64
+LABELS = {
+    "alpha": "$\\alpha$",
+    "cosine": "$\\beta$",
+    "sigma": "$\\sigma$",
+    "margin": "margin $\\gamma/\\sigma$ of the block minimizer",
+    "loss_error": "relative error of the loss",
+    "residual": "residual (operator error)",
+    "rotation": "rotation",
+}
+MARGIN_AXIS = {"xscale": "symlog", "xticks": [-100, -10, -1, 0, 1, 10]}
 
 
 # What data give ------------------------------------------------------------------------------------------------------
@@ -44,6 +53,11 @@ def largest_subset(x: Tensor, seed: int, restarts: int = 20) -> int:
             break
         n += 1
     return n
+
+
+def found_subset(x: Tensor, n: int, seed: int) -> list[Tensor]:
+    """n samples of x [N, d] with negative cosines, found by search, every one a cluster [1, d]."""
+    return list(x[theory.separable_subset(x, n, seed)][:, None])
 
 
 def by_class(x: Tensor, y: Tensor) -> list[Tensor]:
@@ -87,13 +101,18 @@ def block_losses(
     cosines: Sequence[float], alphas: Sequence[float], sigmas: Sequence[float], seeds: Sequence[int],
     lam: float, n: int, dim: int,
 ) -> pd.DataFrame:  # fmt: skip
-    """One row per mixture and noise level: the block minimizer's true ReLU loss over the predicted one, minus 1."""
+    """One row per mixture (of cosines up to 0) and noise level: the block minimizer's true ReLU loss over the predicted.
+
+    Raises `SpikinessError` where the cosines lack 0 or have none below it.
+    """
+    if 0 not in cosines or min(cosines) >= 0:
+        raise SpikinessError(f"cosines = {list(cosines)} must hold 0 and one below 0: the chapter compares them")
     rows = []
-    for cosine, alpha, seed in ((c, a, s) for c in cosines for a in alphas for s in seeds):
+    for cosine, alpha, seed in ((c, a, s) for c in cosines if c <= 0 for a in alphas for s in seeds):
         clusters = mixture_clusters(cosine, alpha, seed, n, dim)
         for sigma in sigmas:
             w = theory.block_minimizer(clusters, [RANK + 1] * MODES, sigma, lam)
-            rows.append({**_excess(w, clusters, sigma, lam, seed), "cosine": cosine})
+            rows.append({"cosine": cosine, "alpha": alpha, **_excess(w, clusters, sigma, lam, seed)})
     return pd.DataFrame(rows)
 
 
@@ -105,11 +124,13 @@ def rotation_losses(
     for alpha, seed in ((a, s) for a in alphas for s in seeds):
         clusters = mixture_clusters(cosine, alpha, seed, n, dim)
         for name, w in rotations(clusters, [RANK + 1] * MODES, sigma, lam, seed).items():
-            rows.append({**_excess(w, clusters, sigma, lam, seed), "rotation": name})
+            rows.append({"rotation": name, "alpha": alpha, **_excess(w, clusters, sigma, lam, seed)})
     return pd.DataFrame(rows)
 
 
-def rotations(clusters: Sequence[Tensor], widths: Sequence[int], sigma: float, lam: float, seed: int) -> dict[str, Tensor]:
+def rotations(
+    clusters: Sequence[Tensor], widths: Sequence[int], sigma: float, lam: float, seed: int
+) -> dict[str, Tensor]:
     """Networks W [d, p] with the gains of Theorem 3.1: O_k as the book chooses it, even but blind, identity, random."""
     generator = torch.Generator().manual_seed(seed)
     plain = [mode.axes * mode.gain.sqrt() for mode in theory.fit(clusters, widths, sigma, lam)]  # [d, p_k] each
@@ -124,11 +145,10 @@ def rotations(clusters: Sequence[Tensor], widths: Sequence[int], sigma: float, l
 
 
 def _excess(w: Tensor, clusters: Sequence[Tensor], sigma: float, lam: float, seed: int) -> dict[str, float]:
-    alpha, beta = theory.separability(clusters)
     loss = theory.true_loss(w, w, torch.cat(list(clusters)), sigma, draws=8, seed=seed).value
-    excess = loss / theory.predicted_loss(clusters, [RANK + 1] * MODES, sigma, lam) - 1
-    margin = theory.margin(w, clusters) / sigma
-    return {"alpha": alpha, "beta": beta, "sigma": sigma, "seed": seed, "margin": margin, "excess": excess, "loss_error": abs(excess)}
+    ratio = loss / theory.predicted_loss(clusters, [RANK + 1] * MODES, sigma, lam)
+    beta, margin = theory.separability(clusters)[1], theory.margin(w, clusters) / sigma
+    return {"beta": beta, "sigma": sigma, "seed": seed, "margin": margin, "ratio": ratio, "loss_error": abs(ratio - 1)}
 
 
 # Trained networks ----------------------------------------------------------------------------------------------------
@@ -159,9 +179,7 @@ def plan_mixtures(
     return cases
 
 
-def plan_images(
-    x: Tensor, y: Tensor, n: int, width: int, sigma: float, seeds: Sequence[int], lam: float
-) -> list[Case]:
+def plan_images(x: Tensor, y: Tensor, n: int, width: int, sigma: float, seeds: Sequence[int], lam: float) -> list[Case]:
     """n random images of x [N, d] per seed, their classes as clusters, raw and centered; `width` units for the best."""
     cases = []
     for seed in seeds:
@@ -185,14 +203,16 @@ def summary(case: Case) -> dict[str, object]:
     """One row per network: separability, margin of the block minimizer, residual, and what it does instead of blocks.
 
     residual: `theory.operator_error`, the worst mode. gain_error: the same of the diagonal along the predicted axes
-    only. one_block: the residual against a single block for all data. shared: see `shared_energy`.
+    only. one_block: the residual against a single block for all data. shared: see `shared_energy`. Losses are data
+    terms over the predicted one: of the network, and of the block minimizer run through the ReLU.
     """
     w, x = case.network.w1.detach().double(), torch.cat(case.clusters)
     modes = list(theory.fit(case.clusters, case.widths, case.sigma, case.lam))
     single = list(theory.fit([x], [w.shape[1]], case.sigma, case.lam)) * len(modes)
     block = theory.block_minimizer(case.clusters, case.widths, case.sigma, case.lam)
     alpha, beta = theory.separability(case.clusters)
-    loss = theory.true_loss(w, w, x, case.sigma, draws=8, seed=case.seed).value
+    loss, block_loss = (theory.true_loss(v, v, x, case.sigma, draws=8, seed=case.seed).value for v in (w, block))
+    predicted = theory.predicted_loss(case.clusters, case.widths, case.sigma, case.lam)
     return {
         **{name: value for name, value in vars(case).items() if name not in ("clusters", "widths", "network")},
         "alpha": alpha,
@@ -202,8 +222,8 @@ def summary(case: Case) -> dict[str, object]:
         "gain_error": max(_gain_errors(w, case.clusters, modes)),
         "one_block": max(_map_errors(w, case.clusters, single)),
         "shared": shared_energy(w, case.clusters),
-        "loss_ratio": loss / theory.predicted_loss(case.clusters, case.widths, case.sigma, case.lam),
-        "loss_ratio_one": loss / theory.predicted_loss([x], [w.shape[1]], case.sigma, case.lam),
+        "loss_ratio": loss / predicted,
+        "block_loss_ratio": block_loss / predicted,
     }  # fmt: skip
 
 
@@ -227,6 +247,20 @@ def _map_errors(w: Tensor, clusters: Sequence[Tensor], modes: Sequence[theory.Mo
 def _gain_errors(w: Tensor, clusters: Sequence[Tensor], modes: Sequence[theory.Mode]) -> list[float]:
     learned = [((m @ mode.axes) * mode.axes).sum(dim=0) for m, mode in zip(_maps(w, clusters), modes, strict=True)]
     return [float((g - mode.gain).norm() / mode.gain.norm()) for g, mode in zip(learned, modes, strict=True)]
+
+
+def compared(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Rows of `summary` as one frame per measure, with a text `label` for the data and the `value`."""
+    names = {
+        "residual": "error against blocks",
+        "one_block": "error against one block",
+        "shared": "energy of shared units",
+    }
+    labels = [d if d != "mixture" else f"β = {c:g}" for d, c in zip(table.data, table.cosine, strict=True)]
+    columns = ["data", "cosine", "seed"]
+    return {
+        words: table[columns].assign(label=labels, measure=name, value=table[name]) for name, words in names.items()
+    }
 
 
 def rank_correlation(table: pd.DataFrame, x: str, y: str) -> tuple[float, tuple[float, float]]:

@@ -265,7 +265,18 @@ def environment(seconds: float) -> dict[str, Any]:
         "device": torch.cuda.get_device_name() if torch is not None and cuda else "cpu",
         "commit": _commit(),
         "seconds": round(seconds, 2),
+        **_peak_memory(),
     }
+
+
+def _peak_memory() -> dict[str, int]:
+    """The most memory this process held, in MiB, where the system tells."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return {}
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB on Linux
+    return {"peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit // 2**20}
 
 
 def installed(package: str) -> str | None:
