@@ -3,6 +3,7 @@
 import math
 from dataclasses import replace
 
+import pandas as pd
 import pytest
 import torch
 
@@ -65,9 +66,12 @@ def test_the_plan_has_disjoint_halves_and_nested_sizes():
 
 def test_the_block_minimizer_has_no_operator_error_and_the_predicted_losses(case):
     row = experiment.summary(case)
-    assert row["operator_error"] < 1e-5 and row["shared_units"] == 0
-    assert abs(row["train_error"]) < 0.02 and abs(row["test_error"]) < 0.02
-    assert row["alpha"] < 0.5 and row["beta"] < 0
+    assert row["operator_error"] < 1e-5
+    assert row["shared_units"] == 0
+    assert abs(row["train_error"]) < 0.02
+    assert abs(row["test_error"]) < 0.02
+    assert row["alpha"] < 0.5
+    assert row["beta"] < 0
     gains = experiment.block_gains(case)
     assert len(gains) == sum(case.widths)
     assert (gains.learned - gains.predicted).abs().max() < 1e-5
@@ -104,7 +108,8 @@ def test_distances_of_the_network_to_itself_and_to_the_references(case):
     assert found["network and ground truth"] == pytest.approx(rough, rel=0.3)
     assert found["network and empirical"] > found["network and ground truth"]
     alone = experiment.distances([case])  # a seed without a second half
-    assert len(alone) == 3 and "networks of two halves" not in set(alone.between)
+    assert len(alone) == 3
+    assert "networks of two halves" not in set(alone.between)
 
 
 def test_participation_counts_units_of_the_block(case):
@@ -121,28 +126,53 @@ def test_participation_counts_units_of_the_block(case):
 def test_energy_below_and_the_summary_of_planted_columns():
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(300, 6, generator=generator) * torch.tensor([3.0, 2.0, 1.0, 0.1, 0.1, 0.1]) + 1
-    energy, axes = experiment.principal(x)
-    assert torch.allclose(axes.T @ (x.T @ x / 300).double() @ axes, torch.diag(energy), atol=1e-5)
+    moment = experiment.second_moment(x)
+    axes = experiment.principal(moment)
+    assert torch.allclose(moment, (x.T @ x / 300).double(), atol=1e-4)
+    energy = (axes.T @ moment @ axes).diagonal()
+    assert torch.allclose(axes * energy @ axes.T, moment)
+    assert (energy.diff() < 0).all()
     w = (axes[:, :3] * torch.tensor([2.0, 1.0, 0.0])).float()
     expected = torch.tensor([0.8, 1, 1, 1, 1, 1], dtype=torch.float64)
     assert torch.allclose(experiment.energy_below(w, axes), expected, atol=1e-6)
-    row = experiment.image_summary(ImageCase("all", 0, 0.2, 0.5, x, _network(w)), axes)
-    assert row["kept"] == 3 and row["share"] == pytest.approx(1) and row["chance"] == 0.5
+    row = experiment.image_summary(ImageCase("all", 0, 0.2, 0.5, x, _network(w)), moment)
+    assert row["kept"] == 3
+    assert row["share"] == pytest.approx(1)
+    assert row["chance"] == 0.5
     stored = x[:2].T.contiguous()  # two columns that are images
-    row = experiment.image_summary(ImageCase("memorizing", 0, 0.2, 0.0, x, _network(stored)), axes)
-    assert row["cosine"] == pytest.approx(1) and row["typical"] == pytest.approx(1)
+    row = experiment.image_summary(ImageCase("all", 0, 0.2, 0.0, x, _network(stored)), moment)
+    assert row["cosine"] == pytest.approx(1)
+    assert row["typical"] == pytest.approx(1)
+    row = experiment.memorizing_summary(ImageCase("memorizing", 0, 0.2, 0.0, x[:2], _network(stored)), axes, 6)
+    assert row["typical"] == pytest.approx(1)
+    assert row["share"] == pytest.approx(1)
+
+
+def test_the_block_of_one_mode_has_no_error_on_images_with_a_large_mean():
+    generator = torch.Generator().manual_seed(0)
+    x = 3 + torch.randn(400, 5, generator=generator) * torch.tensor([0.5, 0.4, 0.3, 0.2, 0.1])
+    w = theory.block_minimizer([x], [4], 0.1, 0.01, steps=5)
+    row = experiment.image_summary(ImageCase("all", 0, 0.1, 0.01, x, _network(w)), experiment.second_moment(x))
+    assert row["operator_error"] < 1e-5
+    assert row["loss_ratio"] == pytest.approx(1, abs=0.02)
+    rows = experiment.noise_rows(pd.DataFrame([row])).set_index("measure").value
+    assert rows["operator error"] < 1e-5
+    assert rows["loss error"] < 0.02
+    assert rows["energy outside"] < 1e-6
 
 
 def test_image_halves_and_plan():
     pool = torch.rand(40, 1, 3, 3, generator=torch.Generator().manual_seed(0))
     cases = experiment.plan_images(torch.cat([pool, pool]), [5, 20], [0, 1], 0.2, [0.2, 1.0], 0.1)
-    assert [c.group for c in cases].count("all") == 4 and len(cases) == 2 * (2 + 4)
+    assert [c.group for c in cases].count("all") == 4
+    assert len(cases) == 2 * (2 + 4)
     first, second = (c for c in cases if c.seed == 1 and len(c.x) == 20)
     assert torch.cdist(first.x, second.x).min() > 1e-3  # the pool's copies are not on both sides
     trained = [replace(c, network=_Linear(0.5 if c.group == "first half" else 0.4)) for c in cases]
     test = pool.flatten(1) + 10  # a large mean, which the variation leaves out
     found = experiment.image_halves(trained, test)
-    assert len(found) == 4 and found.distance.to_numpy() == pytest.approx([0.25] * 4)
+    assert len(found) == 4
+    assert found.distance.to_numpy() == pytest.approx([0.25] * 4)
     assert (found.of_variation > 5 * found.distance).all()
 
 
@@ -158,19 +188,24 @@ def test_psnr_gaps_see_what_each_network_sees():
     assert found.test["memorizing"] == pytest.approx(10 * math.log10(4 / 0.25), abs=1e-3)
     assert found.train["all"] == pytest.approx(10 * math.log10(4 / 0.0625), abs=1e-3)
     assert found.test["all"] == pytest.approx(10 * math.log10(4 / 0.25), abs=1e-3)
+    assert found.noisy.min() > 60  # hardly any noise
     assert found.gap["all"] == pytest.approx(found.train["all"] - found.test["all"])
 
 
 def test_pictures_and_spectra_fit_together():
     pool = images.load("digits", grey=True).x[:60]
     x, mean = pool.flatten(1), pool.flatten(1).mean(dim=0)
-    general = ImageCase("all", 0, 0.2, 0.1, x, _network(experiment.principal(x)[1][:, :10].float()))
+    moment = experiment.second_moment(x)
+    axes = experiment.principal(moment)
+    general = ImageCase("all", 0, 0.2, 0.1, x, _network(axes[:, :10].float()))
     few = ImageCase("memorizing", 0, 0.2, 0.1, x[:3] - mean, _network((x[:3] - mean).T.contiguous()))
     rows, captions, frame = experiment.column_pictures(general, few, (8, 8), count=4)
-    assert [len(v) for v in rows.values()] == [4, 4, 3, 3, 4] and len(frame) == 18
+    assert [len(v) for v in rows.values()] == [4, 4, 3, 3, 4]
+    assert len(frame) == 18
     assert captions["memorizing:\nnearest images"] == ["cos 1.00"] * 3
     rows, captions, frame = experiment.denoising_pictures(few, general, x[50:], mean, (8, 8), count=2)
-    assert captions["clean"] == ["train", "train", "test", "test"] and len(frame) == 16
-    curves = experiment.spectra([general], [few], 10).set_index("columns").share
+    assert captions["clean"] == ["train", "train", "test", "test"]
+    assert len(frame) == 16
+    curves = experiment.spectra([general], [few], moment).set_index("columns").share
     assert curves["generalizing"].to_numpy()[9:] == pytest.approx(1)
     assert all(curves[name].max() <= 1 + 1e-9 for name in ("theory", "random", "memorizing"))

@@ -94,6 +94,13 @@ def test_a_network_that_is_the_block_minimizer_has_no_residual():
     assert row["block_loss_ratio"] == pytest.approx(row["loss_ratio"])
 
 
+def test_the_residual_is_the_operator_error():
+    clusters = mixture(0.4)
+    w = torch.randn(30, 20, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    expected = max(theory.operator_error(w, w, clusters, WIDTHS, SIGMA, LAM))
+    assert experiment.summary(case(clusters, w))["residual"] == pytest.approx(expected)
+
+
 def test_a_network_that_is_one_block_is_recognized():
     clusters = mixture(0.8)
     x = torch.cat(clusters)

@@ -1,4 +1,4 @@
-"""Many samples, few units: principal directions with predicted gains, and one function from different data (Cor 3.3)."""
+"""Many samples, few units: principal directions with predicted gains, one function from different data (Cor 3.3)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -33,7 +33,7 @@ class Setting:
 MAIN = "separable"
 SETTINGS = {
     MAIN: Setting(),
-    "wide modes": Setting(spread=1.2),
+    "wide modes": Setting(spread=1.1),
     "four modes": Setting(modes=4),
     "no spare units": Setting(spare=False),
 }
@@ -185,8 +185,8 @@ def block_gains(case: Case) -> pd.DataFrame:
         learned = (axes * (operator @ axes)).sum(dim=0)
         elsewhere = float((operator - inside).norm() / gain.norm())
         rows += [
-            {**_labels(case), "mode": k, "direction": j, "predicted": p, "learned": l, "elsewhere": elsewhere}
-            for j, (p, l) in enumerate(zip(gain.tolist(), learned.tolist(), strict=True))
+            {**_labels(case), "mode": k, "direction": j, "predicted": p, "learned": found, "elsewhere": elsewhere}
+            for j, (p, found) in enumerate(zip(gain.tolist(), learned.tolist(), strict=True))
         ]
     return pd.DataFrame(rows)
 
@@ -205,7 +205,8 @@ def distances(cases: Sequence[Case]) -> pd.DataFrame:
         y = _noisy(x, first.sigma, seed)
         truth = first.world.truth
         references = {"network and ground truth": truth, "network and empirical": denoisers.Empirical(first.x)}
-        references |= {"networks of two halves": case.network for case in second}
+        if second:
+            references["networks of two halves"] = second[0].network
         found = {k: measures.distance(first.network, f, y, first.sigma).relative for k, f in references.items()}
         size = float(truth(y, first.sigma).square().sum(dim=1).mean())
         found["limit and ground truth"] = ((gaps[seed]["limit"] - gaps[seed]["truth"]) / size) ** 0.5
@@ -289,7 +290,9 @@ def train_images(cases: Sequence[ImageCase], width: int, batch: int, steps: int)
     return [replace(case, network=network) for case, network in zip(cases, networks, strict=True)]
 
 
-def memorize(pool: Tensor, n: int, seeds: Sequence[int], width: int, sigma: float, lam: float, steps: int) -> list[ImageCase]:
+def memorize(
+    pool: Tensor, n: int, seeds: Sequence[int], width: int, sigma: float, lam: float, steps: int
+) -> list[ImageCase]:
     """Networks that store n images each, with pairwise negative cosines after centring, as in the chapter before."""
     cases = [
         ImageCase("memorizing", seed, sigma, lam, memorization.choose(pool, n, seed, "separable")) for seed in seeds
@@ -297,25 +300,31 @@ def memorize(pool: Tensor, n: int, seeds: Sequence[int], width: int, sigma: floa
     return train_images(cases, width, memorization.BATCH, steps)
 
 
-def principal(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Eigenvalues [d] and axes [d, d] of the second moment of x [n, d], mean included, descending, in float64."""
-    _, singular, axes = torch.linalg.svd(x.double() / len(x) ** 0.5, full_matrices=False)
-    return singular.square(), axes.T
+def second_moment(x: Tensor) -> Tensor:
+    """X^T X / n [d, d] of x [n, d] in float64, the mean left in: all that the theory of one mode asks of the data."""
+    return x.double().T @ x.double() / len(x)
 
 
-def image_summary(case: ImageCase, axes: Tensor) -> dict[str, object]:
+def principal(moment: Tensor) -> Tensor:
+    """Eigenvectors of a second moment [d, d] as columns, the leading one first."""
+    return torch.linalg.eigh(moment)[1].flip(1)
+
+
+def image_summary(case: ImageCase, moment: Tensor) -> dict[str, object]:
     """One row per network: how its columns lie to images and principal directions, operator and loss against one mode.
 
-    `kept` counts the directions that Cor 3.3 keeps with the data as one mode, `share` is the energy of the columns in
-    these, `chance` that of random columns; `cosine` is the largest of a column with energy, `typical` the mean.
+    moment: of the case's images. `kept` counts the directions that Cor 3.3 keeps with the data as one mode, `share` is
+    the energy of the columns in these, `chance` that of random columns; `cosine` is the largest of a column with
+    energy, `typical` the mean.
     """
-    w, width = case.network.w1.detach(), case.network.w1.shape[1]
-    columns = measures.stored_columns(w, case.x)
-    fit = ([case.x], [width], case.sigma, case.lam)
-    kept = int((theory.gains(*fit)[0] > 0).sum())
+    w = case.network.w1.detach().double()
+    columns, fit = measures.stored_columns(w, case.x), ([moment], [1.0], [w.shape[1]], case.sigma, case.lam)
+    gains, axes = theory.population_gains(*fit)[0], principal(moment)
+    kept = int((gains > 0).sum())
+    predicted = (axes[:, :kept] * gains[:kept]) @ axes[:, :kept].T  # [d, d]
+    on = theory.active_units(w, [case.x])[0]
     loss = theory.true_loss(w, w, case.x, case.sigma, draws=max(2, 10_000 // len(case.x)), seed=case.seed).value
     return {
-        "group": case.group,
         "seed": case.seed,
         "sigma": case.sigma,
         "n": len(case.x),
@@ -325,14 +334,21 @@ def image_summary(case: ImageCase, axes: Tensor) -> dict[str, object]:
         "chance": kept / len(w),
         "cosine": float(columns.cosine[columns.energy > 1e-3].max()),
         "typical": columns.weighted_cosine,
-        "operator_error": theory.operator_error(w, w, *fit)[0],
-        "loss_ratio": loss / theory.predicted_loss(*fit),
+        "operator_error": float((w[:, on] @ w[:, on].T - predicted).norm() / predicted.norm()),
+        "loss_ratio": loss / theory.population_loss(*fit),
         "stationarity": case.network.record["stationarity"],
     }
 
 
+def memorizing_summary(case: ImageCase, axes: Tensor, kept: int) -> dict[str, object]:
+    """The same of a memorizing network: cosine to its images, and energy in the `kept` leading axes [d, d] of all."""
+    typical = measures.stored_columns(case.network.w1, case.x).weighted_cosine
+    share = float(energy_below(case.network.w1, axes)[kept - 1])
+    return {"seed": case.seed, "n": len(case.x), "typical": typical, "share": share}
+
+
 def noise_rows(table: pd.DataFrame) -> pd.DataFrame:
-    """Rows of `image_summary` as one row per measure: operator error, loss error, energy outside the kept directions."""
+    """Rows of `image_summary` as one row per measure: operator and loss error, energy outside the kept directions."""
     shown = table.assign(loss_error=(table.loss_ratio - 1).abs(), outside=1 - table.share)
     names = {"operator_error": "operator error", "loss_error": "loss error", "outside": "energy outside"}
     shown = shown.rename(columns=names)
@@ -345,18 +361,17 @@ def energy_below(w: Tensor, axes: Tensor) -> Tensor:
     return energy.cumsum(dim=0) / w.detach().double().square().sum()
 
 
-def spectra(generalizing: Sequence[ImageCase], memorizing: Sequence[ImageCase], width: int) -> pd.DataFrame:
+def spectra(generalizing: Sequence[ImageCase], memorizing: Sequence[ImageCase], moment: Tensor) -> pd.DataFrame:
     """Energy of columns within the first r principal directions: both kinds of networks, theory, random columns."""
-    energy, axes = principal(generalizing[0].x)
-    case = generalizing[0]
-    gains = theory.gains([case.x], [width], case.sigma, case.lam)[0].double()
-    gains = torch.nn.functional.pad(gains[: len(energy)], (0, max(0, len(energy) - width)))
-    curves = {"theory": gains.cumsum(dim=0) / gains.sum()}
-    curves["random"] = torch.arange(1, len(axes) + 1) / len(axes)
+    case, axes = generalizing[0], principal(moment)
+    d, width = len(axes), min(case.network.w1.shape)
+    gains = theory.population_gains([moment], [1.0], [width], case.sigma, case.lam)[0].cumsum(dim=0)
+    curves = {"theory": torch.nn.functional.pad(gains / gains[-1], (0, d - width), value=1.0)}
+    curves["random"] = torch.arange(1, d + 1) / d
     for name, group in (("generalizing", generalizing), ("memorizing", memorizing)):
         curves[name] = torch.stack([energy_below(c.network.w1, axes) for c in group]).mean(dim=0)
     frames = [
-        pd.DataFrame({"directions": range(1, len(v) + 1), "share": v.tolist(), "columns": k}) for k, v in curves.items()
+        pd.DataFrame({"directions": range(1, d + 1), "share": v.tolist(), "columns": k}) for k, v in curves.items()
     ]
     return pd.concat(frames)
 
@@ -370,7 +385,12 @@ def image_halves(cases: Sequence[ImageCase], test: Tensor) -> pd.DataFrame:
         second = seconds[first.seed, len(first.x)]
         found = measures.distance(first.network, second.network, _noisy(test, first.sigma, first.seed), first.sigma)
         rows.append(
-            {"seed": first.seed, "n": len(first.x), "distance": found.relative, "of_variation": found.rms / float(spread)}
+            {
+                "seed": first.seed,
+                "n": len(first.x),
+                "distance": found.relative,
+                "of_variation": found.rms / float(spread),
+            }
         )
     return pd.DataFrame(rows)
 
@@ -386,7 +406,7 @@ def column_pictures(
         rows[f"{name}:\ncolumns"] = case.network.w1.detach().T[best]
         rows[f"{name}:\nnearest images"] = case.x[columns.nearest[best]]
         captions[f"{name}:\nnearest images"] = [f"cos {v:.2f}" for v in columns.cosine[best]]
-    rows["principal\ndirections"] = principal(generalizing.x)[1][:, :count].T.float()
+    rows["principal\ndirections"] = principal(second_moment(generalizing.x))[:, :count].T.float()
     frame = pd.concat(
         pd.DataFrame(x.numpy()).assign(row=name.replace("\n", " ")).rename(columns=str) for name, x in rows.items()
     )
@@ -401,14 +421,17 @@ def denoised(case: ImageCase, x: Tensor, mean: Tensor, seed: int = 0) -> tuple[T
 
 
 def psnr_gaps(cases: Sequence[ImageCase], test: Tensor, mean: Tensor, draws: int = 2000) -> pd.DataFrame:
-    """PSNR in dB (range 2, images in [-1, 1]) on each network's own training images and on test ones, and the gap."""
+    """PSNR in dB (range 2, images in [-1, 1]) on each network's own training images and on test ones, the gap, and
+    that of the noisy test images themselves."""
     rows = []
     for case in cases:
         own = case.x + mean if case.group == "memorizing" else case.x
         found = {}
         for name, x in (("train", own), ("test", test)):
             x = x[torch.arange(draws) % len(x)]  # few images are seen with many noises
-            found[name] = float(measures.psnr(denoised(case, x, mean, case.seed)[1], x, 2.0).mean())
+            y, estimate = denoised(case, x, mean, case.seed)
+            found[name] = float(measures.psnr(estimate, x, 2.0).mean())
+        found["noisy"] = float(measures.psnr(y, x, 2.0).mean())
         rows.append({"group": case.group, "seed": case.seed, **found, "gap": found["train"] - found["test"]})
     return pd.DataFrame(rows)
 
