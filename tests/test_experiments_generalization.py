@@ -123,6 +123,16 @@ def test_participation_counts_units_of_the_block(case):
     assert [int(h.argmax()) for h in panels.values()] == [0, 2, 4]  # its own mode's stronger unit comes first
 
 
+def test_balance_lists_every_training_and_the_theory(case, monkeypatch):
+    monkeypatch.setattr(experiment, "train", lambda cases, batch, steps: cases)
+    found = experiment.balance([case], batch=128, steps=100)
+    assert sorted(zip(found.steps, found.batch, strict=True)) == sorted(
+        [("100 steps", b) for b in (16, 64, 128)] + [("200 steps", 64)] + [("theory", b) for b in (16, 64, 128)]
+    )
+    assert found.participation.nunique() <= 2  # one network throughout: the block minimizer, here and there
+    assert found.participation.min() > 0.6
+
+
 def test_energy_below_and_the_summary_of_planted_columns():
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(300, 6, generator=generator) * torch.tensor([3.0, 2.0, 1.0, 0.1, 0.1, 0.1]) + 1

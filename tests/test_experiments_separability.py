@@ -87,6 +87,7 @@ def test_a_network_that_is_the_block_minimizer_has_no_residual():
     row = experiment.summary(case(clusters, theory.block_minimizer(clusters, WIDTHS, SIGMA, LAM)))
     assert row["residual"] < 1e-5
     assert row["gain_error"] < 1e-5
+    assert row["outside"] < 1e-5
     assert row["shared"] == 0
     assert row["margin"] > 0
     assert row["one_block"] > 0.5
@@ -115,7 +116,17 @@ def test_wrong_gains_along_the_right_directions_are_gain_errors():
     clusters = mixture()
     row = experiment.summary(case(clusters, 1.1 * theory.block_minimizer(clusters, WIDTHS, SIGMA, LAM)))
     assert row["gain_error"] == pytest.approx(0.21, rel=1e-3)  # 1.1^2 - 1
+    assert row["outside"] < 1e-5
     assert row["residual"] == pytest.approx(0.21, rel=1e-3)
+
+
+def test_a_unit_beside_the_axes_of_its_mode_is_outside():
+    x = torch.tensor([[3.0, 0.0, 0.0], [2.9, 0.1, 0.0]])
+    w = torch.tensor([[1.0, 0.0], [0.0, 0.0], [0.0, 0.5]])
+    mode = theory.Mode(1.0, torch.ones(1), torch.eye(3)[:, :1], torch.tensor([0.8]))
+    assert experiment._outside(w, [x], [mode]) == [0]  # the second unit is silent at the mean
+    w[0, 1] = 0.1
+    assert experiment._outside(w, [x], [mode]) == pytest.approx([0.25 / 0.8])
 
 
 def test_shared_energy_by_hand():
@@ -185,3 +196,14 @@ def test_what_is_compared_is_labelled():
     frames = experiment.compared(table)
     assert [frame.value.tolist() for frame in frames.values()] == [[0.1, 0.1], [0.8, 0.8], [0.2, 0.2]]
     assert next(iter(frames.values())).label.tolist() == ["β = -0.25", "classes"]
+
+
+def test_threads_come_back():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with experiment.one_thread():
+            assert torch.get_num_threads() == 1
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)

@@ -18,6 +18,7 @@ from spikiness.training import Member, fit_ensemble
 # penalty drops in the limit and which small training sets mistake for structure.
 DIM, NORM, RANK, TAIL = 40, 6.0, 5, 0.03
 FRESH = 4000  # new samples, for the loss on new data
+MIDDLE = 64  # a batch size between that of the memorizing networks and the chapter's own
 FEW_SEEDS = 3  # seeds with a network on a second half, and in the harder settings: kept small because two cores
 
 
@@ -166,7 +167,7 @@ def limits(case: Case) -> dict[str, float]:
     widths = [RANK + 1] * len(case.world.means)
     limit = theory.population_loss(case.world.moments, case.world.weights, widths, case.sigma, case.lam)
     x, _ = case.world.draw(FRESH, _other(case.seed))
-    truth = [_squared(case.world.truth, case, x, draw) for draw in range(8)]
+    truth = [_squared(case.world.truth, case, x, draw) for draw in range(4)]
     return {"seed": case.seed, "limit": limit, "truth": float(np.mean(truth))}
 
 
@@ -201,7 +202,7 @@ def distances(cases: Sequence[Case]) -> pd.DataFrame:
     gaps = {seed: limits(first) for (seed, _), (first, *_) in pairs.items()}
     rows = []
     for (seed, n), (first, *second) in pairs.items():
-        x, _ = first.world.draw(FRESH // 2, _other(seed))
+        x, _ = first.world.draw(FRESH // 4, _other(seed))
         y = _noisy(x, first.sigma, seed)
         truth = first.world.truth
         references = {"network and ground truth": truth, "network and empirical": denoisers.Empirical(first.x)}
@@ -221,6 +222,28 @@ def participation(case: Case, n: int = 500) -> Tensor:
     alive = case.network.w1.detach().norm(dim=0) > 1e-2
     block = (theory.active_units(case.network.w1, case.clusters) & alive).sum(dim=1)  # [K]
     return measures.participation_ratio(h) / block[label]
+
+
+def balance(cases: Sequence[Case], batch: int, steps: int) -> pd.DataFrame:
+    """Mean `participation` of the main setting's networks, largest size, and of the same trained with smaller batches
+    and for longer: gains fix no rotation of a block (O_k of Theorem 3.1). Beside them, that of `block_minimizer`."""
+    size = max(len(c.x) for c in cases if c.setting == MAIN)
+    chosen = [c for c in cases if c.setting == MAIN and c.half == 0 and len(c.x) == size][:FEW_SEEDS]
+    trained = {(batch, 1): chosen}
+    for other, times in ((memorization.BATCH, 1), (MIDDLE, 1), (MIDDLE, 2)):
+        trained.setdefault((other, times), train(chosen, other, times * steps))
+    rows = [
+        {"batch": b, "steps": f"{times * steps} steps", "seed": c.seed, "participation": float(participation(c).mean())}
+        for (b, times), group in trained.items()
+        for c in group
+    ]
+    for case in chosen:
+        w = theory.block_minimizer(case.clusters, case.widths, case.sigma, case.lam, steps=10)
+        network = ReLUDAE(*w.shape)
+        network.w1.data = w
+        share = float(participation(replace(case, network=network)).mean())
+        rows += [{"batch": b, "steps": "theory", "seed": case.seed, "participation": share} for b, _ in trained]
+    return pd.DataFrame(rows).drop_duplicates()
 
 
 def representations(case: Case) -> dict[str, np.ndarray]:

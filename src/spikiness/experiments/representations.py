@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,7 +13,6 @@ from torch import Tensor
 from spikiness import detection, images, measures, theory
 from spikiness.cache import cached
 from spikiness.networks.relu_dae import ReLUDAE
-from spikiness.runs.chapter import Run
 from spikiness.training import Member, fit_ensemble
 
 SIGN = {"participation_ratio": -1.0}  # of the measures this one is low where h is spiky; scores are high there
@@ -274,7 +274,7 @@ def thinned(rows: pd.DataFrame, most: int = 300) -> pd.DataFrame:
     return pd.concat(groups, ignore_index=True)
 
 
-def record_cases(run: Run, table: pd.DataFrame, case: dict[str, object], ending: str, seeds: Sequence[int]) -> None:
+def record_cases(run: Any, table: pd.DataFrame, case: dict[str, object], ending: str, seeds: Sequence[int]) -> None:
     """AUROC of Std and Std/|h| of the rows of `table` where the columns of `case` have its values, as metrics."""
     chosen = table[np.logical_and.reduce([table[column] == value for column, value in case.items()])]
     for row in chosen.itertuples():
@@ -282,7 +282,7 @@ def record_cases(run: Run, table: pd.DataFrame, case: dict[str, object], ending:
         run.metric(name, row.auroc, (row.low, row.high), n=int(row.memorized), seeds=seeds, tolerance=0.15)
 
 
-def record(run: Run, table: pd.DataFrame, kinds: dict[tuple[str, str], str], seeds: Sequence[int]) -> None:
+def record(run: Any, table: pd.DataFrame, kinds: dict[tuple[str, str], str], seeds: Sequence[int]) -> None:
     """AUROC and TPR of Std and Std/|h| as metrics `PREFIXstd_auroc`, `PREFIXrelative_std_tpr`, ... of each kind."""
     for (data, comparison), prefix in kinds.items():
         part = table[(table.data == data) & (table.comparison == comparison)].set_index("measure")

@@ -1,6 +1,7 @@
 """When Theorem 3.1's assumption holds, and what is left without it (Definition 3.1, Appendix B.1)."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -94,9 +95,22 @@ def separability_table(named: Iterable[tuple[str, list[Tensor]]]) -> pd.DataFram
     return pd.DataFrame(rows, columns=["clusters", "number", "alpha", "beta"])
 
 
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Keep torch to one thread: for the many small steps of `theory.block_minimizer` more are slower, beside a busy
+    process ten times."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 # The block minimizer as a network ------------------------------------------------------------------------------------
 
 
+@one_thread()
 def block_losses(
     cosines: Sequence[float], alphas: Sequence[float], sigmas: Sequence[float], seeds: Sequence[int],
     lam: float, n: int, dim: int,
@@ -116,6 +130,7 @@ def block_losses(
     return pd.DataFrame(rows)
 
 
+@one_thread()
 def rotation_losses(
     cosine: float, alphas: Sequence[float], sigma: float, seeds: Sequence[int], lam: float, n: int, dim: int
 ) -> pd.DataFrame:
@@ -145,7 +160,7 @@ def rotations(
 
 
 def _excess(w: Tensor, clusters: Sequence[Tensor], sigma: float, lam: float, seed: int) -> dict[str, float]:
-    loss = theory.true_loss(w, w, torch.cat(list(clusters)), sigma, draws=8, seed=seed).value
+    loss = theory.true_loss(w, w, torch.cat(list(clusters)), sigma, draws=16, seed=seed).value
     ratio = loss / theory.predicted_loss(clusters, [RANK + 1] * MODES, sigma, lam)
     beta, margin = theory.separability(clusters)[1], theory.margin(w, clusters) / sigma
     return {"beta": beta, "sigma": sigma, "seed": seed, "margin": margin, "ratio": ratio, "loss_error": abs(ratio - 1)}
@@ -199,12 +214,13 @@ def train(cases: Sequence[Case], width: int, steps: int) -> list[Case]:
     return [replace(case, network=network) for case, network in zip(cases, networks, strict=True)]
 
 
+@one_thread()
 def summary(case: Case) -> dict[str, object]:
     """One row per network: separability, margin of the block minimizer, residual, and what it does instead of blocks.
 
-    residual: what `theory.operator_error` gives, the worst mode. gain_error: the same of the diagonal along the predicted axes
-    only. one_block: the residual against a single block for all data. shared: see `shared_energy`. Losses are data
-    terms over the predicted one: of the network, and of the block minimizer run through the ReLU.
+    residual: what `theory.operator_error` gives, the worst mode. gain_error: the same of the diagonal along the
+    predicted axes only. outside: of the part beside these axes. one_block: the residual against a single block for all data. shared: see `shared_energy`.
+    Losses are data terms over the predicted one: of the network, and of the block minimizer run through the ReLU.
     """
     w, x = case.network.w1.detach().double(), torch.cat(case.clusters)
     modes = list(theory.fit(case.clusters, case.widths, case.sigma, case.lam))
@@ -221,6 +237,7 @@ def summary(case: Case) -> dict[str, object]:
         "margin": theory.margin(block, case.clusters) / case.sigma,
         "residual": max(_map_errors(w, case.clusters, modes)),
         "gain_error": max(_gain_errors(w, case.clusters, modes)),
+        "outside": max(_outside(w, case.clusters, modes)),
         "one_block": max(_map_errors(w, case.clusters, single)),
         "shared": shared_energy(w, case.clusters),
         "loss_ratio": loss / predicted,
@@ -248,6 +265,15 @@ def _map_errors(w: Tensor, clusters: Sequence[Tensor], modes: Sequence[theory.Mo
 def _gain_errors(w: Tensor, clusters: Sequence[Tensor], modes: Sequence[theory.Mode]) -> list[float]:
     learned = [((m @ mode.axes) * mode.axes).sum(dim=0) for m, mode in zip(_maps(w, clusters), modes, strict=True)]
     return [float((g - mode.gain).norm() / mode.gain.norm()) for g, mode in zip(learned, modes, strict=True)]
+
+
+def _outside(w: Tensor, clusters: Sequence[Tensor], modes: Sequence[theory.Mode]) -> list[float]:
+    """Norm of what each map does with directions orthogonal to its mode's axes, over that of the predicted gains."""
+    parts = []
+    for m, mode in zip(_maps(w, clusters), modes, strict=True):
+        beside = torch.eye(len(w), dtype=w.dtype) - mode.axes @ mode.axes.T  # [d, d]
+        parts.append(float((beside @ m @ beside).norm() / mode.gain.norm()))
+    return parts
 
 
 def compared(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
