@@ -219,8 +219,9 @@ def summary(case: Case) -> dict[str, object]:
     """One row per network: separability, margin of the block minimizer, residual, and what it does instead of blocks.
 
     residual: what `theory.operator_error` gives, the worst mode. gain_error: the same of the diagonal along the
-    predicted axes only. outside: of the part beside these axes. one_block: the residual against a single block for all data. shared: see `shared_energy`.
-    Losses are data terms over the predicted one: of the network, and of the block minimizer run through the ReLU.
+    predicted axes only. outside: of the part beside these axes. one_block: the residual against a single block for
+    all data. shared: see `shared_energy`. Losses are data terms over the predicted one: of the network, and of the
+    block minimizer run through the ReLU.
     """
     w, x = case.network.w1.detach().double(), torch.cat(case.clusters)
     modes = list(theory.fit(case.clusters, case.widths, case.sigma, case.lam))
