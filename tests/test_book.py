@@ -12,6 +12,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from matplotlib.figure import Figure
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from spikiness import runs
@@ -83,7 +84,14 @@ def wanted_metrics(root: Path, chapter: str) -> dict[str, float]:
     return found
 
 
-def record(root: Path, chapter: str, profile: str = "demo", outputs: list | None = None, **changed: float) -> Path:
+def record(
+    root: Path,
+    chapter: str,
+    profile: str = "demo",
+    outputs: list | None = None,
+    picture: Figure | None = None,
+    **changed: float,
+) -> Path:
     """A complete, verified run of a chapter in the run store, made without a kernel."""
     source = notebooks.read(chapter, root / "notebooks")
     code, modules = sources.notebook_code(source)
@@ -97,6 +105,8 @@ def record(root: Path, chapter: str, profile: str = "demo", outputs: list | None
     for name, value in {**wanted_metrics(root, chapter), **changed}.items():
         run.metric(name, value, interval=(value, value), n=400, seeds=[0, 1, 2])
     run.table("line", {"x": [0.0, 1.0]})
+    if picture is not None:
+        run.figure(picture, "teaser", {"x": [0.0]})
     run.finish()
     return keep_notebook(folder, executed(chapter, outputs))
 
@@ -499,6 +509,15 @@ def test_publish_then_site_needs_no_run(root, monkeypatch, no_sphinx):
     assert "profile **paper**, published run" in page
     assert "Stale" not in page
     assert "Small scale" not in page
+
+
+def test_the_front_page_figure_is_published_with_the_chapter_that_draws_it(root, monkeypatch, no_sphinx):
+    folder = record(root, "generalization", "paper", picture=Figure())
+    monkeypatch.setattr(runs, "run", lambda *_, **__: store.load(folder))
+    make.publish(["generalization"], root=root)
+    picture = (root / "book" / "_static" / "teaser.png").read_bytes()
+    assert picture == (folder / "teaser.png").read_bytes()
+    assert picture.startswith(b"\x89PNG")
 
 
 def test_an_altered_published_file_is_refused(root, monkeypatch, no_sphinx):

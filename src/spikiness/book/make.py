@@ -63,6 +63,9 @@ def site(home: Path | str | None = None, root: Path | None = None) -> Path:
         return _render(root, store.home() / "site", {name: chapter for name, chapter in found.items() if chapter})
 
 
+TEASER = "teaser.png"  # the front page's figure and the README's: published with the chapter that draws it
+
+
 def publish(
     chapters: Sequence[str] | None = None,
     home: Path | str | None = None,
@@ -141,6 +144,8 @@ def _copy(result: store.Result, root: Path) -> Path:
             shutil.copy(result.folder / name, fresh / name)
         store.load(fresh)
         _swap(fresh, target)
+        if TEASER in result.artefacts:
+            store.write_bytes(root / "book" / "_static" / TEASER, (target / TEASER).read_bytes())
     except OSError as error:
         raise SpikinessError(f"cannot write {target}: {error.strerror or error}") from error
     finally:
