@@ -9,7 +9,9 @@ import torch
 
 from spikiness import images, measures, theory
 from spikiness.experiments import generalization as experiment
-from spikiness.experiments.generalization import MAIN, RANK, Case, ImageCase
+from spikiness.experiments import generalization_images as on_images
+from spikiness.experiments.generalization import MAIN, RANK, Case
+from spikiness.experiments.generalization_images import ImageCase
 from spikiness.networks.relu_dae import ReLUDAE
 
 
@@ -136,24 +138,24 @@ def test_balance_lists_every_training_and_the_theory(case, monkeypatch):
 def test_energy_below_and_the_summary_of_planted_columns():
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(300, 6, generator=generator) * torch.tensor([3.0, 2.0, 1.0, 0.1, 0.1, 0.1]) + 1
-    moment = experiment.second_moment(x)
-    axes = experiment.principal(moment)
+    moment = on_images.second_moment(x)
+    axes = on_images.principal(moment)
     assert torch.allclose(moment, (x.T @ x / 300).double(), atol=1e-4)
     energy = (axes.T @ moment @ axes).diagonal()
     assert torch.allclose(axes * energy @ axes.T, moment)
     assert (energy.diff() < 0).all()
     w = (axes[:, :3] * torch.tensor([2.0, 1.0, 0.0])).float()
     expected = torch.tensor([0.8, 1, 1, 1, 1, 1], dtype=torch.float64)
-    assert torch.allclose(experiment.energy_below(w, axes), expected, atol=1e-6)
-    row = experiment.image_summary(ImageCase("all", 0, 0.2, 0.5, x, _network(w)), moment)
+    assert torch.allclose(on_images.energy_below(w, axes), expected, atol=1e-6)
+    row = on_images.image_summary(ImageCase("all", 0, 0.2, 0.5, x, _network(w)), moment)
     assert row["kept"] == 3
     assert row["share"] == pytest.approx(1)
     assert row["chance"] == 0.5
     stored = x[:2].T.contiguous()  # two columns that are images
-    row = experiment.image_summary(ImageCase("all", 0, 0.2, 0.0, x, _network(stored)), moment)
+    row = on_images.image_summary(ImageCase("all", 0, 0.2, 0.0, x, _network(stored)), moment)
     assert row["cosine"] == pytest.approx(1)
     assert row["typical"] == pytest.approx(1)
-    row = experiment.memorizing_summary(ImageCase("memorizing", 0, 0.2, 0.0, x[:2], _network(stored)), axes, 6)
+    row = on_images.memorizing_summary(ImageCase("memorizing", 0, 0.2, 0.0, x[:2], _network(stored)), axes, 6)
     assert row["typical"] == pytest.approx(1)
     assert row["share"] == pytest.approx(1)
 
@@ -162,10 +164,10 @@ def test_the_block_of_one_mode_has_no_error_on_images_with_a_large_mean():
     generator = torch.Generator().manual_seed(0)
     x = 3 + torch.randn(400, 5, generator=generator) * torch.tensor([0.5, 0.4, 0.3, 0.2, 0.1])
     w = theory.block_minimizer([x], [4], 0.1, 0.01, steps=5)
-    row = experiment.image_summary(ImageCase("all", 0, 0.1, 0.01, x, _network(w)), experiment.second_moment(x))
+    row = on_images.image_summary(ImageCase("all", 0, 0.1, 0.01, x, _network(w)), on_images.second_moment(x))
     assert row["operator_error"] < 1e-5
     assert row["loss_ratio"] == pytest.approx(1, abs=0.02)
-    rows = experiment.noise_rows(pd.DataFrame([row])).set_index("measure").value
+    rows = on_images.noise_rows(pd.DataFrame([row])).set_index("measure").value
     assert rows["operator error"] < 1e-5
     assert rows["loss error"] < 0.02
     assert rows["energy outside"] < 1e-6
@@ -173,14 +175,14 @@ def test_the_block_of_one_mode_has_no_error_on_images_with_a_large_mean():
 
 def test_image_halves_and_plan():
     pool = torch.rand(40, 1, 3, 3, generator=torch.Generator().manual_seed(0))
-    cases = experiment.plan_images(torch.cat([pool, pool]), [5, 20], [0, 1], 0.2, [0.2, 1.0], 0.1)
+    cases = on_images.plan_images(torch.cat([pool, pool]), [5, 20], [0, 1], 0.2, [0.2, 1.0], 0.1)
     assert [c.group for c in cases].count("all") == 4
     assert len(cases) == 2 * (2 + 4)
     first, second = (c for c in cases if c.seed == 1 and len(c.x) == 20)
     assert torch.cdist(first.x, second.x).min() > 1e-3  # the pool's copies are not on both sides
     trained = [replace(c, network=_Linear(0.5 if c.group == "first half" else 0.4)) for c in cases]
     test = pool.flatten(1) + 10  # a large mean, which the variation leaves out
-    found = experiment.image_halves(trained, test)
+    found = on_images.image_halves(trained, test)
     assert len(found) == 4
     assert found.distance.to_numpy() == pytest.approx([0.25] * 4)
     assert (found.of_variation > 5 * found.distance).all()
@@ -192,7 +194,7 @@ def test_psnr_gaps_see_what_each_network_sees():
     test = torch.tensor([[0.5, 0.5, 0.5, -0.5]])
     few = ImageCase("memorizing", 0, 1e-6, 0.1, centered, _Linear(1.0))
     blank = ImageCase("all", 0, 1e-6, 0.1, centered, _Linear(0.0))
-    found = experiment.psnr_gaps([replace(few, network=_Linear(0.0)), blank], test, mean, draws=3).set_index("group")
+    found = on_images.psnr_gaps([replace(few, network=_Linear(0.0)), blank], test, mean, draws=3).set_index("group")
     # gains of 0: the memorizing network answers the mean, the other one zero
     assert found.train["memorizing"] == pytest.approx(10 * math.log10(4 / 0.0625), abs=1e-3)
     assert found.test["memorizing"] == pytest.approx(10 * math.log10(4 / 0.25), abs=1e-3)
@@ -205,17 +207,29 @@ def test_psnr_gaps_see_what_each_network_sees():
 def test_pictures_and_spectra_fit_together():
     pool = images.load("digits", grey=True).x[:60]
     x, mean = pool.flatten(1), pool.flatten(1).mean(dim=0)
-    moment = experiment.second_moment(x)
-    axes = experiment.principal(moment)
+    moment = on_images.second_moment(x)
+    axes = on_images.principal(moment)
     general = ImageCase("all", 0, 0.2, 0.1, x, _network(axes[:, :10].float()))
     few = ImageCase("memorizing", 0, 0.2, 0.1, x[:3] - mean, _network((x[:3] - mean).T.contiguous()))
-    rows, captions, frame = experiment.column_pictures(general, few, (8, 8), count=4)
+    rows, captions, frame = on_images.column_pictures(general, few, (8, 8), count=4)
     assert [len(v) for v in rows.values()] == [4, 4, 3, 3, 4]
     assert len(frame) == 18
     assert captions["memorizing:\nnearest images"] == ["cos 1.00"] * 3
-    rows, captions, frame = experiment.denoising_pictures(few, general, x[50:], mean, (8, 8), count=2)
+    rows, captions, frame = on_images.denoising_pictures(few, general, x[50:], mean, (8, 8), count=2)
     assert captions["clean"] == ["train", "train", "test", "test"]
     assert len(frame) == 16
-    curves = experiment.spectra([general], [few], moment).set_index("columns").share
+    curves = on_images.spectra([general], [few], moment).set_index("columns").share
     assert curves["generalizing"].to_numpy()[9:] == pytest.approx(1)
     assert all(curves[name].max() <= 1 + 1e-9 for name in ("theory", "random", "memorizing"))
+
+
+def test_regimes_show_the_strongest_columns_and_ordered_activations():
+    few, many = ReLUDAE(4, 3), ReLUDAE(4, 3)
+    few.w1.data = torch.diag(torch.tensor([1.0, 2.0, 3.0, 0.0]))[:, :3]
+    x = torch.tensor([[5.0, 0.0, 1.0, 0.0]])
+    cases = [ImageCase("memorizing", 0, 1e-6, 0.1, x, few), ImageCase("all", 0, 1e-6, 0.1, x, many)]
+    sides, table = on_images.regimes(*cases, shape=(2, 2), count=2)
+    columns, heights = sides["few images"]
+    assert columns.reshape(2, 4).tolist() == [[0, 0, 3, 0], [0, 2, 0, 0]]
+    assert heights.tolist() == pytest.approx([5, 3, 0], abs=1e-4)
+    assert len(table) == 6

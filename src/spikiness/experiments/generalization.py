@@ -203,7 +203,7 @@ def distances(cases: Sequence[Case]) -> pd.DataFrame:
     rows = []
     for (seed, n), (first, *second) in pairs.items():
         x, _ = first.world.draw(FRESH // 4, _other(seed))
-        y = _noisy(x, first.sigma, seed)
+        y = noisy(x, first.sigma, seed)
         truth = first.world.truth
         references = {"network and ground truth": truth, "network and empirical": denoisers.Empirical(first.x)}
         if second:
@@ -218,7 +218,7 @@ def distances(cases: Sequence[Case]) -> pd.DataFrame:
 def participation(case: Case, n: int = 500) -> Tensor:
     """Share of its mode's units that a new noisy sample excites, participation ratio over units of the block [n]."""
     x, label = case.world.draw(n, _other(case.seed))
-    h = case.network.encode(_noisy(x, case.sigma, case.seed)).detach()
+    h = case.network.encode(noisy(x, case.sigma, case.seed)).detach()
     alive = case.network.w1.detach().norm(dim=0) > 1e-2
     block = (theory.active_units(case.network.w1, case.clusters) & alive).sum(dim=1)  # [K]
     return measures.participation_ratio(h) / block[label]
@@ -252,7 +252,7 @@ def representations(case: Case) -> dict[str, np.ndarray]:
     means = torch.stack([c.mean(dim=0) for c in case.clusters])
     excited = means @ case.network.w1.detach()  # [K, p]
     order = torch.argsort(excited.argmax(dim=0) * 1e3 - excited.amax(dim=0))
-    h = case.network.encode(_noisy(x, case.sigma, case.seed)).detach()[:, order]
+    h = case.network.encode(noisy(x, case.sigma, case.seed)).detach()[:, order]
     return {f"mode {k + 1}": h[label == k][0].numpy() for k in range(len(means))}
 
 
@@ -264,211 +264,11 @@ def _other(seed: int) -> int:
     return seed + 10**6  # new samples meet no training sample of any seed
 
 
-def _noisy(x: Tensor, sigma: float, seed: int) -> Tensor:
+def noisy(x: Tensor, sigma: float, seed: int) -> Tensor:
+    """x [n, d] plus Gaussian noise of standard deviation sigma, drawn with the seed."""
     return x + sigma * torch.randn(x.shape, generator=torch.Generator().manual_seed(seed), dtype=x.dtype)
 
 
 def _squared(denoiser: denoisers.Denoiser, case: Case, x: Tensor, draw: int) -> float:
-    estimate = denoiser(_noisy(x, case.sigma, 1000 * draw + case.seed), case.sigma)
+    estimate = denoiser(noisy(x, case.sigma, 1000 * draw + case.seed), case.sigma)
     return float((estimate - x).square().sum(dim=1).mean())
-
-
-# Images -------------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class ImageCase:
-    """One network on images: all of them, or one of two disjoint halves, or a few that it memorizes."""
-
-    group: str  # "all", "first half", "second half" or "memorizing"
-    seed: int
-    sigma: float
-    lam: float
-    x: Tensor  # [n, d]
-    network: ReLUDAE | None = None
-
-
-def plan_images(
-    pool: Tensor, halves: Sequence[int], seeds: Sequence[int], sigma: float, sigmas: Sequence[float], lam: float
-) -> list[ImageCase]:
-    """All of pool [n, ...] at every noise level; disjoint halves of each size at the main one, copies left out."""
-    flat = pool.flatten(1)
-    distinct = flat[images.distinct(flat)]
-    cases = []
-    for seed in seeds:
-        cases += [ImageCase("all", seed, s, lam, flat) for s in sorted({sigma, *sigmas})]
-        for size in halves:
-            drawn = images.subset(distinct, 2 * size, seed, "distinct images for two halves")
-            cases += [
-                ImageCase(name, seed, sigma, lam, part)
-                for name, part in (("first half", drawn[:size]), ("second half", drawn[size:]))
-            ]
-    return cases
-
-
-def train_images(cases: Sequence[ImageCase], width: int, batch: int, steps: int) -> list[ImageCase]:
-    """The cases with their networks, trained side by side, from the cache where it has them."""
-    members = [Member(c.x, width, c.sigma, c.lam, 2 * c.seed + (c.group == "second half")) for c in cases]
-    networks = cached(fit_ensemble, members, batch=batch, steps=steps)
-    return [replace(case, network=network) for case, network in zip(cases, networks, strict=True)]
-
-
-def memorize(
-    pool: Tensor, n: int, seeds: Sequence[int], width: int, sigma: float, lam: float, steps: int
-) -> list[ImageCase]:
-    """Networks that store n images each, with pairwise negative cosines after centring, as in the chapter before."""
-    cases = [
-        ImageCase("memorizing", seed, sigma, lam, memorization.choose(pool, n, seed, "separable")) for seed in seeds
-    ]
-    return train_images(cases, width, memorization.BATCH, steps)
-
-
-def second_moment(x: Tensor) -> Tensor:
-    """X^T X / n [d, d] of x [n, d] in float64, the mean left in: all that the theory of one mode asks of the data."""
-    return x.double().T @ x.double() / len(x)
-
-
-def principal(moment: Tensor) -> Tensor:
-    """Eigenvectors of a second moment [d, d] as columns, the leading one first."""
-    return torch.linalg.eigh(moment)[1].flip(1)
-
-
-def image_summary(case: ImageCase, moment: Tensor) -> dict[str, object]:
-    """One row per network: how its columns lie to images and principal directions, operator and loss against one mode.
-
-    moment: of the case's images. `kept` counts the directions that Cor 3.3 keeps with the data as one mode, `share` is
-    the energy of the columns in these, `chance` that of random columns; `cosine` is the largest of a column with
-    energy, `typical` the mean.
-    """
-    w = case.network.w1.detach().double()
-    columns, fit = measures.stored_columns(w, case.x), ([moment], [1.0], [w.shape[1]], case.sigma, case.lam)
-    gains, axes = theory.population_gains(*fit)[0], principal(moment)
-    kept = int((gains > 0).sum())
-    predicted = (axes[:, :kept] * gains[:kept]) @ axes[:, :kept].T  # [d, d]
-    on = theory.active_units(w, [case.x])[0]
-    loss = theory.true_loss(w, w, case.x, case.sigma, draws=max(2, 10_000 // len(case.x)), seed=case.seed).value
-    return {
-        "seed": case.seed,
-        "sigma": case.sigma,
-        "n": len(case.x),
-        "alpha": theory.separability([case.x])[0],
-        "kept": kept,
-        "share": float(energy_below(w, axes)[kept - 1]) if kept else 0.0,
-        "chance": kept / len(w),
-        "cosine": float(columns.cosine[columns.energy > 1e-3].max()),
-        "typical": columns.weighted_cosine,
-        "operator_error": float((w[:, on] @ w[:, on].T - predicted).norm() / predicted.norm()),
-        "loss_ratio": loss / theory.population_loss(*fit),
-        "stationarity": case.network.record["stationarity"],
-    }
-
-
-def memorizing_summary(case: ImageCase, axes: Tensor, kept: int) -> dict[str, object]:
-    """The same of a memorizing network: cosine to its images, and energy in the `kept` leading axes [d, d] of all."""
-    typical = measures.stored_columns(case.network.w1, case.x).weighted_cosine
-    share = float(energy_below(case.network.w1, axes)[kept - 1])
-    return {"seed": case.seed, "n": len(case.x), "typical": typical, "share": share}
-
-
-def noise_rows(table: pd.DataFrame) -> pd.DataFrame:
-    """Rows of `image_summary` as one row per measure: operator and loss error, energy outside the kept directions."""
-    shown = table.assign(loss_error=(table.loss_ratio - 1).abs(), outside=1 - table.share)
-    names = {"operator_error": "operator error", "loss_error": "loss error", "outside": "energy outside"}
-    shown = shown.rename(columns=names)
-    return shown.melt(["sigma", "seed"], list(names.values()), var_name="measure")
-
-
-def energy_below(w: Tensor, axes: Tensor) -> Tensor:
-    """Share of |W|_F^2 within the first 1, 2, ... axes [d, m]: [m]."""
-    energy = (axes.T @ w.detach().double()).square().sum(dim=1)
-    return energy.cumsum(dim=0) / w.detach().double().square().sum()
-
-
-def spectra(generalizing: Sequence[ImageCase], memorizing: Sequence[ImageCase], moment: Tensor) -> pd.DataFrame:
-    """Energy of columns within the first r principal directions: both kinds of networks, theory, random columns."""
-    case, axes = generalizing[0], principal(moment)
-    d, width = len(axes), min(case.network.w1.shape)
-    gains = theory.population_gains([moment], [1.0], [width], case.sigma, case.lam)[0].cumsum(dim=0)
-    curves = {"theory": torch.nn.functional.pad(gains / gains[-1], (0, d - width), value=1.0)}
-    curves["random"] = torch.arange(1, d + 1) / d
-    for name, group in (("generalizing", generalizing), ("memorizing", memorizing)):
-        curves[name] = torch.stack([energy_below(c.network.w1, axes) for c in group]).mean(dim=0)
-    frames = [
-        pd.DataFrame({"directions": range(1, d + 1), "share": v.tolist(), "columns": k}) for k, v in curves.items()
-    ]
-    return pd.concat(frames)
-
-
-def image_halves(cases: Sequence[ImageCase], test: Tensor) -> pd.DataFrame:
-    """Relative distance between the networks of two disjoint halves, on new noisy images [N, d]; also with the mean
-    of the images taken out of the denominator."""
-    rows, seconds = [], {(c.seed, len(c.x)): c for c in cases if c.group == "second half"}
-    spread = (test - test.mean(dim=0)).square().mean().sqrt()
-    for first in (c for c in cases if c.group == "first half"):
-        second = seconds[first.seed, len(first.x)]
-        found = measures.distance(first.network, second.network, _noisy(test, first.sigma, first.seed), first.sigma)
-        rows.append(
-            {
-                "seed": first.seed,
-                "n": len(first.x),
-                "distance": found.relative,
-                "of_variation": found.rms / float(spread),
-            }
-        )
-    return pd.DataFrame(rows)
-
-
-def column_pictures(
-    generalizing: ImageCase, memorizing: ImageCase, shape: tuple[int, int], count: int = 8
-) -> tuple[dict[str, np.ndarray], dict[str, list[str]], pd.DataFrame]:
-    """Rows of pictures: strongest columns of either network above their nearest images, and principal directions."""
-    rows, captions = {}, {}
-    for name, case in (("generalizing", generalizing), ("memorizing", memorizing)):
-        columns = measures.stored_columns(case.network.w1, case.x)
-        best = columns.energy.argsort(descending=True)[: count if name == "generalizing" else len(case.x)]
-        rows[f"{name}:\ncolumns"] = case.network.w1.detach().T[best]
-        rows[f"{name}:\nnearest images"] = case.x[columns.nearest[best]]
-        captions[f"{name}:\nnearest images"] = [f"cos {v:.2f}" for v in columns.cosine[best]]
-    rows["principal\ndirections"] = principal(second_moment(generalizing.x))[:, :count].T.float()
-    frame = pd.concat(
-        pd.DataFrame(x.numpy()).assign(row=name.replace("\n", " ")).rename(columns=str) for name, x in rows.items()
-    )
-    return {name: x.reshape(-1, *shape).numpy() for name, x in rows.items()}, captions, frame
-
-
-def denoised(case: ImageCase, x: Tensor, mean: Tensor, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Noisy versions of images x [N, d] and the network's estimates; memorizing networks see centered images."""
-    shift = mean if case.group == "memorizing" else torch.zeros_like(mean)
-    y = _noisy(x, case.sigma, seed)
-    return y, case.network(y - shift).detach() + shift
-
-
-def psnr_gaps(cases: Sequence[ImageCase], test: Tensor, mean: Tensor, draws: int = 2000) -> pd.DataFrame:
-    """PSNR in dB (range 2, images in [-1, 1]) on each network's own training images and on test ones, the gap, and
-    that of the noisy test images themselves."""
-    rows = []
-    for case in cases:
-        own = case.x + mean if case.group == "memorizing" else case.x
-        found = {}
-        for name, x in (("train", own), ("test", test)):
-            x = x[torch.arange(draws) % len(x)]  # few images are seen with many noises
-            y, estimate = denoised(case, x, mean, case.seed)
-            found[name] = float(measures.psnr(estimate, x, 2.0).mean())
-        found["noisy"] = float(measures.psnr(y, x, 2.0).mean())
-        rows.append({"group": case.group, "seed": case.seed, **found, "gap": found["train"] - found["test"]})
-    return pd.DataFrame(rows)
-
-
-def denoising_pictures(
-    memorizing: ImageCase, generalizing: ImageCase, test: Tensor, mean: Tensor, shape: tuple[int, int], count: int = 4
-) -> tuple[dict[str, np.ndarray], dict[str, list[str]], pd.DataFrame]:
-    """Training images of the memorizing network (the other one has seen them too), then test images; both denoised."""
-    x = torch.cat([memorizing.x[:count] + mean, test[:count]])
-    train = min(count, len(memorizing.x))
-    rows = {"clean": x, "noisy": denoised(generalizing, x, mean, 1)[0]}
-    captions = {"clean": ["train"] * train + ["test"] * (len(x) - train)}
-    for name, case in (("memorizing", memorizing), ("generalizing", generalizing)):
-        rows[name] = denoised(case, x, mean, 1)[1]
-        captions[name] = [f"{v:.1f} dB" for v in measures.psnr(rows[name], x, 2.0)]
-    frame = pd.concat(pd.DataFrame(v.numpy()).assign(row=name).rename(columns=str) for name, v in rows.items())
-    return {name: v.reshape(-1, *shape).numpy() for name, v in rows.items()}, captions, frame
