@@ -90,9 +90,7 @@ def error_panels(panels: dict[str, tuple[pd.DataFrame, str]], y: str, label: str
         sns.lineplot(data, x=x, y=y, estimator="median", errorbar=None, ax=axis)
         sns.scatterplot(data, x=x, y=y, s=30, alpha=0.75, ax=axis)
         axis.set(xlabel=name, ylabel=label, xscale="log", yscale="log")
-        ticks = sorted(data[x].unique())
-        axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
-        axis.set_xticks([], minor=True)
+        _plain_ticks(axis, sorted(data[x].unique()))
     return fig
 
 
@@ -185,7 +183,7 @@ def points(
 
 
 def dots_by_group(panels: dict[str, pd.DataFrame], x: str, y: str, *, label: str, **scales: object) -> Figure:
-    """One panel per name: a dot per row of `y`, in columns by the text `x`, which are turned to be legible."""
+    """One panel per name: a dot per row of `y`, in columns by the text `x`, turned where there are many."""
     width = [frame[x].nunique() for frame in panels.values()]
     fig, axes = plt.subplots(
         1, len(panels), figsize=(3.2 * len(panels) + 0.6, 3.6), sharey=True, width_ratios=width, squeeze=False
@@ -193,7 +191,8 @@ def dots_by_group(panels: dict[str, pd.DataFrame], x: str, y: str, *, label: str
     for axis, (name, frame), color in zip(axes[0], panels.items(), sns.color_palette(), strict=False):
         sns.stripplot(frame, x=x, y=y, color=color, size=6, alpha=0.7, jitter=False, ax=axis)
         axis.set(title=name, xlabel="", ylabel=label, **scales)
-        axis.set_xticks(axis.get_xticks(), [t.get_text() for t in axis.get_xticklabels()], rotation=40, ha="right")
+        if frame[x].nunique() > 3:
+            axis.set_xticks(axis.get_xticks(), [t.get_text() for t in axis.get_xticklabels()], rotation=40, ha="right")
     return fig
 
 
