@@ -80,7 +80,7 @@ def fit_ensemble(
 ) -> list[ReLUDAE]:
     """Train every member as `fit_dae` would, all at once in batched products; members may differ in all but d.
 
-    Returns the networks in the members' order. Raises as `fit_dae` does, naming the member.
+    Returns the networks in the members' order. Raises as `fit_dae` does, and for members that differ in d.
     """
     members = _checked_together(members)
     networks = [_initial(member, tied) for member in members]
@@ -139,6 +139,7 @@ def descend(
 
 
 def default_lr(dim: int) -> float:
+    """The learning rate for images of `dim` numbers: Adam moves each number by about lr, a whole unit by about .1."""
     return 0.1 / math.sqrt(dim)
 
 

@@ -16,6 +16,7 @@ from spikiness.runs import processes, store
 
 
 def main() -> None:
+    """Execute `source.ipynb` of the work folder given first, with sockets in the second; write why, where it fails."""
     work, sockets = sys.argv[1:]
     here = os.getcwd()  # the kernel stands where the command was typed, so that relative data paths mean the same
     os.chdir(work)  # papermill formats paths: a relative one has no braces in it

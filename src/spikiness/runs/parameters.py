@@ -53,7 +53,7 @@ VOCABULARY: dict[str, Meaning] = {
     **dict.fromkeys(("n", "n_small", "n_large", "n_train", "n_test", "draws", "images_seen", "clusters"), _count),
     **dict.fromkeys(("width", "p", "steps", "batch", "dim", "rank"), _count),
     **dict.fromkeys(("n_mixture", "networks", "modes", "resamples", "width_images", "steps_small", "repeated"), _count),
-    **dict.fromkeys(("lam_small", "lam_large", "lam_images", "decay_small", "decay_large"), _penalty),
+    **dict.fromkeys(("lam_small", "lam_images", "decay_small", "decay_large"), _penalty),
     **dict.fromkeys(("sizes", "widths", "copies", "copies_mixture", "halves"), _counts),
     **dict.fromkeys(("sigma", "lr", "alpha"), _positive),
     **dict.fromkeys(("sigmas", "more_sigmas", "alphas"), _positives),
