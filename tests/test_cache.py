@@ -184,8 +184,8 @@ def test_a_full_disk_leaves_nothing(home, monkeypatch):
 def test_another_process_that_was_first_is_no_error(home):
     model = fit(X)
     folder = home / "networks" / "0123"
-    cache._save(folder, model)
-    cache._save(folder, model)
+    cache._save(folder, model, 1.5)
+    cache._save(folder, model, 1.5)
     assert same(cache._load(folder), model)
     assert [path.name for path in folder.parent.iterdir()] == ["0123"]
 
@@ -266,3 +266,12 @@ def test_weights_of_another_shape_are_refused(folder):
 
 def test_weights_are_plain_safetensors(folder):
     assert set(load_file(folder / "weights.safetensors")) == {"0.w1", "0._w2"}
+
+
+def test_seconds_of_training_are_kept_with_the_networks_and_counted_by_each_run(home, monkeypatch):
+    monkeypatch.setattr(cache.chapter, "_training_seconds", [])
+    folder = home / "networks" / "x"
+    cache._save(folder, ReLUDAE(3, 2), 12.5)
+    for _ in range(2):
+        cache._load(folder)
+    assert cache.chapter.environment(1.0)["training_seconds"] == 25.0

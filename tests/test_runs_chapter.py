@@ -223,7 +223,17 @@ def test_two_runs_of_the_same_write_the_same_result(by_hand):
 
 def test_the_environment_names_versions_and_no_person():
     found = chapter.environment(1.234)
-    assert set(found) == {"python", "platform", "packages", "threads", "device", "commit", "seconds", "peak_memory_mb"}
+    assert set(found) == {
+        "python",
+        "platform",
+        "packages",
+        "threads",
+        "device",
+        "commit",
+        "seconds",
+        "training_seconds",
+        "peak_memory_mb",
+    }
     assert found["packages"]["torch"] == torch.__version__.partition("+")[0]
     assert found["threads"] == torch.get_num_threads()
     assert found["seconds"] == 1.23

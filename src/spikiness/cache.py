@@ -11,6 +11,7 @@ import os
 import secrets
 import shutil
 import sys
+import time
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
@@ -22,9 +23,9 @@ from torch import Tensor, nn
 
 from spikiness import networks
 from spikiness.errors import CorruptArtifact, SpikinessError, suggest
-from spikiness.runs import sources, store
+from spikiness.runs import chapter, sources, store
 
-FORMAT = 1
+FORMAT = 2
 SILENT = ("progress",)  # arguments that change what is shown, not what is trained
 
 
@@ -44,7 +45,9 @@ def cached(fit: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         except CorruptArtifact as error:
             _log(f"cached networks refused, training them again: {error}")
             _discard(folder)
-    _save(folder, fit(*args, **kwargs))
+    started = time.monotonic()
+    made = fit(*args, **kwargs)
+    _save(folder, made, time.monotonic() - started)
     return _load(folder)  # what is kept, not what was made: the first run and the next give the same
 
 
@@ -108,7 +111,7 @@ def _fingerprint(name: str, value: Any) -> Any:
     )
 
 
-def _save(folder: Path, made: Any) -> None:
+def _save(folder: Path, made: Any, seconds: float) -> None:
     """Keep networks: written beside and renamed, so that half of them is never seen."""
     models = made if isinstance(made, list) else [made]
     described = [_described(model) for model in models]
@@ -121,6 +124,7 @@ def _save(folder: Path, made: Any) -> None:
             "list": isinstance(made, list),
             "networks": described,
             "weights": store.sha256(weights),
+            "seconds": round(seconds, 2),  # of training, for the record of every run that uses them
         }
         store.write_json(work / "networks.json", content)
         try:
@@ -163,6 +167,7 @@ def _load(folder: Path) -> Any:
         made = [_rebuilt(i, described, weights) for i, described in enumerate(content["networks"])]
     except (SafetensorError, RuntimeError, KeyError, TypeError, ValueError) as error:
         raise CorruptArtifact(f"{path} does not hold the networks of {folder / 'networks.json'}: {error}") from error
+    chapter.count_training(content["seconds"])
     return made if content["list"] else made[0]
 
 

@@ -97,6 +97,7 @@ def statistics(results: Mapping[str, Result]) -> str:
         "Device": lambda r: device(r.environment),
         "Seeds": seeds,
         "Time": lambda r: seconds(r.environment),
+        "Training": lambda r: training(r.environment),
         "Memory": lambda r: memory(r.environment),
         "Commit": lambda r: commit(r.environment),
         "Run": lambda r: f"`{str(r.id)[:8]}`",
@@ -106,6 +107,12 @@ def statistics(results: Mapping[str, Result]) -> str:
     total = sum(float(r.environment["seconds"]) for r in results.values())
     rows = [[show(result) for show in columns.values()] for result in results.values()]
     return f"{_table(list(columns), rows)}\n\nAll chapters together: {seconds({'seconds': total})}."
+
+
+def training(environment: Mapping[str, Any]) -> str:
+    """The time that training the networks of a run took, whether in this run or when they were cached."""
+    found = environment.get("training_seconds")
+    return "not recorded" if found is None else seconds({"seconds": found})
 
 
 def memory(environment: Mapping[str, Any]) -> str:

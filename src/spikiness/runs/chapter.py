@@ -31,6 +31,14 @@ from spikiness.runs import parameters, store
 PACKAGES = ("spikiness", "torch", "torchvision", "numpy", "scikit-learn", "pandas", "matplotlib")
 
 
+_training_seconds: list[float] = []  # of every training whose networks this process used, now or when they were cached
+
+
+def count_training(seconds: float) -> None:
+    """Add the seconds a training took to the record, whoever ran it: a run that finds its networks cached says so."""
+    _training_seconds.append(seconds)
+
+
 def begin(chapter: str, namespace: Mapping[str, Any]) -> "Run":
     """Start recording; `namespace` is the notebook's `globals()`, whose typed literals are the parameters.
 
@@ -265,6 +273,7 @@ def environment(seconds: float) -> dict[str, Any]:
         "device": torch.cuda.get_device_name() if torch is not None and cuda else "cpu",
         "commit": _commit(),
         "seconds": round(seconds, 2),
+        "training_seconds": round(sum(_training_seconds), 2),
         **_peak_memory(),
     }
 

@@ -155,9 +155,10 @@ class Batches:
 
     Images are drawn one from each of B equal strata of the data, so a small set is seen whole in every batch.
     Neighbours in a batch carry opposite noise: half the draws, and an unbiased gradient of smaller variance.
+    `purpose` sets evaluation draws (2) apart from the training's (1).
     """
 
-    def __init__(self, members: Sequence[Member], batch: int) -> None:
+    def __init__(self, members: Sequence[Member], batch: int, purpose: int = 1) -> None:
         if batch % 2:
             raise SpikinessError(
                 f"batch must be even, since noise comes in opposite pairs; got {batch}, use {batch + 1}"
@@ -165,7 +166,7 @@ class Batches:
         self.data, self.first = _pool(members)  # [sum of distinct n, d], [E, 1]
         self.size = torch.tensor([[len(m.x)] for m in members])  # [E, 1]
         self.sigma = [m.sigma for m in members]
-        self.generators = [torch.Generator().manual_seed(_mix(m.seed, 1)) for m in members]
+        self.generators = [torch.Generator().manual_seed(_mix(m.seed, purpose)) for m in members]
         shape = (len(members), batch // 2, self.data.shape[1])
         self.noise = torch.empty(shape, dtype=self.data.dtype)
         self.place = torch.empty(len(members), batch)
@@ -188,7 +189,7 @@ def gradient_norm(network: ReLUDAE, member: Member, draws: int = 8, batch: int =
     """|gradient of objective (6)|_F at the network, from the products of independent halves of the draws, which
     leaves the draws' own noise out on average (0 where it is lost in that noise)."""
     sums = [0.0, 0.0]
-    batches = Batches([Member(member.x, member.width, member.sigma, member.lam, _mix(member.seed, 2))], batch)
+    batches = Batches([member], batch, purpose=2)  # other draws than the training's
     with torch.no_grad():
         for i in range(draws):
             _, *gradients = loss_and_gradients(network.w1, network.w2, *batches(), member.lam)
