@@ -21,12 +21,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from spikiness import networks
+from spikiness import denoisers, networks
 from spikiness.errors import CorruptArtifact, SpikinessError, suggest
 from spikiness.runs import chapter, sources, store
 
 FORMAT = 2
-SILENT = ("progress",)  # arguments that change what is shown, not what is trained
+KEPT: dict[str, type[nn.Module]] = {**networks.REGISTRY, "EDM": denoisers.EDM}
+SILENT = ("progress", "checkpoint")  # arguments that change what is shown, not what is trained
 
 
 def cached(fit: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -39,6 +40,8 @@ def cached(fit: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     apart by its value.
     """
     folder = store.under(store.home(), "networks", key(fit, args, kwargs))
+    if "checkpoint" in inspect.signature(fit).parameters:  # a training cut short goes on from there
+        kwargs = {"checkpoint": folder.with_name(f"{folder.name}.checkpoint"), **kwargs}
     if folder.is_dir():
         try:
             return _load(folder)
@@ -48,6 +51,8 @@ def cached(fit: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     started = time.monotonic()
     made = fit(*args, **kwargs)
     _save(folder, made, time.monotonic() - started)
+    if isinstance(kwargs.get("checkpoint"), Path):
+        shutil.rmtree(kwargs["checkpoint"], ignore_errors=True)
     return _load(folder)  # what is kept, not what was made: the first run and the next give the same
 
 
@@ -139,11 +144,10 @@ def _save(folder: Path, made: Any, seconds: float) -> None:
 
 def _described(model: Any) -> dict[str, Any]:
     name = type(model).__name__
-    if not isinstance(model, nn.Module) or networks.REGISTRY.get(name) is not type(model):
-        raise SpikinessError(
-            f"cached() keeps networks of {', '.join(networks.REGISTRY)}, got {type(model).__qualname__}"
-        )
-    return {"class": name, "arguments": model.arguments, "record": getattr(model, "record", None)}
+    if not isinstance(model, nn.Module) or KEPT.get(name) is not type(model):
+        raise SpikinessError(f"cached() keeps networks of {', '.join(KEPT)}, got {type(model).__qualname__}")
+    inner = {"network": _described(model.network)} if isinstance(model, denoisers.EDM) else {}
+    return {"class": name, "arguments": model.arguments, "record": getattr(model, "record", None), **inner}
 
 
 def _weights(models: list[nn.Module]) -> bytes:
@@ -172,13 +176,19 @@ def _load(folder: Path) -> Any:
 
 
 def _rebuilt(index: int, described: dict[str, Any], weights: dict[str, Tensor]) -> nn.Module:
-    name = described["class"]
-    if name not in networks.REGISTRY:
-        raise SpikinessError(f"unknown network {name!r}{suggest(name, networks.REGISTRY)}")
-    model = networks.REGISTRY[name](**described["arguments"])
+    model = _made(described)
     start = f"{index}."
     mine = {key.removeprefix(start): weight for key, weight in weights.items() if key.startswith(start)}
     model.load_state_dict(mine, strict=True, assign=True)  # assign keeps float64
+    return model
+
+
+def _made(described: dict[str, Any]) -> nn.Module:
+    name = described["class"]
+    if name not in KEPT:
+        raise SpikinessError(f"unknown network {name!r}{suggest(name, KEPT)}")
+    inner = [_made(described["network"])] if "network" in described else []
+    model = KEPT[name](*inner, **described["arguments"])
     if described["record"] is not None:
         model.record = described["record"]
     return model

@@ -8,11 +8,11 @@ The closed forms compute in float64, whatever they are given, and answer in the 
 differences of large numbers divided by sigma^2, which is exactly where float32 fails.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from spikiness.errors import SpikinessError
 
@@ -144,6 +144,48 @@ class Mixture:
         variances = self._variances(level)
         terms = coordinates.square() / variances + (2 * torch.pi * variances).log()
         return self._log_weights.unsqueeze(1) - 0.5 * terms.sum(2), coordinates
+
+
+class EDM(nn.Module):
+    """A raw network F made a denoiser: `D(y, sigma) = c_skip y + c_out F(c_in y, log(sigma) / 4)` (Karras et al. 2022).
+
+    The scales keep F's input and target at unit variance where the data have standard deviation `sigma_data`. Called
+    with images y [N, C, H, W], sigma a number or [N], and labels [N] where the network has classes (none: the null
+    label). Raises SpikinessError for a sigma that is not positive or does not fit y.
+    """
+
+    def __init__(self, network: nn.Module, sigma_data: float = 0.5):
+        super().__init__()
+        if not 0 < sigma_data < float("inf"):
+            raise SpikinessError(f"sigma_data is {sigma_data}; it is the standard deviation of the data, above 0")
+        self.network, self.sigma_data = network, float(sigma_data)
+        self.arguments = {"sigma_data": self.sigma_data}
+        self.record: dict[str, object] = {}
+
+    def forward(self, y: Tensor, sigma: Tensor | float, labels: Tensor | None = None) -> Tensor:
+        return self.precondition(y, noise_level(sigma, y, y.ndim), labels)
+
+    def precondition(self, y: Tensor, level: Tensor, labels: Tensor | None = None) -> Tensor:
+        """The denoiser without checks, for `level` shaped to multiply y: training calls it every step."""
+        total = (level.square() + self.sigma_data**2).sqrt()
+        c_skip, c_out = (self.sigma_data / total).square(), level * self.sigma_data / total
+        f = self.network(y / total, level.log().flatten() / 4, labels)
+        return c_skip * y + c_out * f
+
+    def loss_weight(self, level: Tensor) -> Tensor:
+        """EDM's weight of the squared error, 1 / c_out^2: every noise level counts alike at the start."""
+        return (level.square() + self.sigma_data**2) / (level * self.sigma_data).square()
+
+
+class Guided:
+    """Classifier-free guidance: `D_null + guidance (D_labels - D_null)`; 1 is the plain conditional denoiser."""
+
+    def __init__(self, denoiser: Callable[..., Tensor], labels: Tensor, guidance: float = 1.0):
+        self.denoiser, self.labels, self.guidance = denoiser, labels, guidance
+
+    def __call__(self, y: Tensor, sigma: Tensor | float) -> Tensor:
+        conditional = self.denoiser(y, sigma, self.labels)
+        return conditional if self.guidance == 1 else torch.lerp(self.denoiser(y, sigma), conditional, self.guidance)
 
 
 def noise_level(sigma: Tensor | float, y: Tensor, ndim: int) -> Tensor:
