@@ -21,7 +21,9 @@ import torch
 from torch import nn
 
 from spikiness import measures
-from spikiness.training import Member, ReLUDAE, descend, fit_ensemble
+from spikiness.measures.neighbors import CHUNK
+from spikiness.networks.relu_dae import ReLUDAE
+from spikiness.training import Member, descend, fit_ensemble
 
 SIGMA, LAM = 0.2, 0.05
 
@@ -122,15 +124,27 @@ def ensemble(rounds: int, steps: int = 300, count: int = 64, d: int = 64, width:
     }
 
 
-def neighbors(rounds: int, samples: int = 2000, train: int = 10000, d: int = 784) -> dict[str, object]:
-    """Exact nearest neighbors against the bare product that proposes candidates."""
-    a, b = torch.randn(samples, d), torch.randn(train, d)
-    times = race({"product": lambda: a @ b.T, "nearest": lambda: measures.nearest(a, b)}, rounds)
-    return {
-        "configuration": f"{samples} in {train} x {d}",
-        **{f"{name}_seconds": round(float(np.median(t)), 3) for name, t in times.items()},
-        "nearest_over_product": ratio(times["nearest"], times["product"]),
-    }
+def products(a: torch.Tensor, b: torch.Tensor) -> None:
+    """a @ b.T, one chunk of rows at a time."""
+    for part in a.split(max(1, CHUNK // len(b))):
+        part @ b.T
+
+
+def neighbors(rounds: int) -> list[dict[str, object]]:
+    """Exact nearest neighbors against the bare product that proposes candidates, done in the same chunks of rows."""
+    reports = []
+    for samples, train, d, turns in ((2000, 10000, 784, rounds), (10000, 50000, 3072, max(3, rounds // 5))):
+        a, b = torch.randn(samples, d), torch.randn(train, d)
+        rivals = {"product": partial(products, a, b), "nearest": partial(measures.nearest, a, b)}
+        times = race(rivals, turns)
+        report = {
+            "configuration": f"{samples} in {train} x {d}",
+            "rounds": turns,
+            **{f"{name}_seconds": round(float(np.median(t)), 3) for name, t in times.items()},
+            "nearest_over_product": ratio(times["nearest"], times["product"]),
+        }
+        reports.append(report)
+    return reports
 
 
 def converged(seeds: int = 5) -> dict[str, object]:

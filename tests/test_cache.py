@@ -166,7 +166,7 @@ def test_what_fails_leaves_nothing(home):
     for function, error in ((broken, ZeroDivisionError), (interrupted, KeyboardInterrupt)):
         with pytest.raises(error):
             cached(function, X)
-    with pytest.raises(SpikinessError, match="keeps networks of ReLUDAE, .*, EDM, got Linear"):
+    with pytest.raises(SpikinessError, match=r"keeps networks of ReLUDAE, .*, EDM, got Linear"):
         cached(wrong, X)
     assert not [path for path in home.rglob("*") if path.is_file()]
 

@@ -12,7 +12,7 @@ from sklearn.neighbors import NearestNeighbors
 
 from spikiness import measures
 from spikiness.errors import SpikinessError
-from spikiness.measures import MEASURES
+from spikiness.measures import MEASURES, neighbors
 
 SCALE_FREE = sorted(set(MEASURES) - {"std"})
 # Value of each measure on one unit of four, and on a flat vector of four: worked by hand.
@@ -242,7 +242,8 @@ def test_nearest_equals_brute_force_with_many_ties(data):
 def test_small_chunks_change_nothing(monkeypatch):
     train, samples = torch.cat([randn(100, 12), randn(100, 12)]), randn(30, 12, seed=1)
     whole = measures.nearest(samples, train, 4), measures.near_duplicates(train)
-    monkeypatch.setattr(measures, "CHUNK", 500)
+    monkeypatch.setattr(neighbors, "CHUNK", 500)
+    monkeypatch.setattr(neighbors, "BLOCK", 40)
     parts = measures.nearest(samples, train, 4), measures.near_duplicates(train)
     assert torch.equal(whole[0][0], parts[0][0])
     assert torch.equal(whole[0][1], parts[0][1])
@@ -257,6 +258,34 @@ def test_products_in_reduced_precision_are_noticed():
         distance, index = measures.nearest(samples, train, 2)
     assert np.array_equal(index, order)
     assert np.allclose(distance, expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("n", "d", "k"), [(1, 5, 2), (3, 1, 9), (7, 3072, 2), (3000, 1, 2), (2000, 40, 1), (900, 6, 30)]
+)
+def test_nearest_of_any_shape_with_copies_and_near_copies(n, d, k):
+    """Half the samples are train images or copies of them at 1e-4 noise, and every train image is there twice."""
+    train = randn(n, d)
+    train = torch.cat([train, train])
+    which = torch.arange(20) % n
+    noise = 1e-4 * randn(20, d, seed=1)
+    samples = torch.cat([train[which], train[which] + noise, 3 * randn(40, d, seed=2)])
+    distance, index = measures.nearest(samples, train, k)
+    expected, order = brute_force(samples, train, k)
+    assert distance.shape == index.shape == (80, min(k, 2 * n))
+    assert np.array_equal(index, order)
+    assert (distance[:20, 0] == 0).all()
+    assert (index[:20, 0] == which).all()  # the lower of two equals
+    assert np.allclose(distance, expected, rtol=1e-9, atol=0)  # 1e-4 is what is asked for
+
+
+@pytest.mark.parametrize("scale", [1e-20, 1.0, 1e20])
+def test_the_products_error_bound_holds(scale):
+    a, b = (5 + randn(60, 300)) * scale, (5 + randn(400, 300, seed=1) * torch.logspace(-3, 2, 400)[:, None]) * scale
+    product = neighbors.Product(a, b)
+    rough = (product(torch.arange(60)) + product.a2[:, None]).double()
+    true = (a[:, None].double() - b.double()).square().sum(dim=2) / product.scale**2
+    assert ((rough - true).abs() < product.slack[:, None]).all()
 
 
 def test_nearest_of_digits():

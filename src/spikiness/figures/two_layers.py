@@ -1,41 +1,14 @@
-"""Figures: data in, matplotlib figure out. Nothing is computed here but layout; colors are safe for the color-blind."""
+"""Figures of the two-layer chapters."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
-from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter
 
-plt.style.use(Path(__file__).with_name("spikiness.mplstyle"))
-
-MEMORIZED, GENERALIZED, THEORY = "#D55E00", "#0072B2", "#333333"
-
-
-def image_rows(
-    rows: dict[str, np.ndarray], captions: dict[str, Sequence[str]] | None = None, same: Sequence[str] = ()
-) -> Figure:
-    """Rows of images under names: each [N, H, W] or [N, H, W, 3], on a gray scale symmetric around 0 for each image.
-
-    Rows named in `same` share one scale, so that what is close to nothing looks like nothing.
-    """
-    most = max(len(images) for images in rows.values())
-    shared = max((np.abs(rows[name]).max(initial=0) for name in same), default=0)
-    fig, axes = plt.subplots(len(rows), most, figsize=(1.15 * most + 1.3, 1.28 * len(rows)), squeeze=False)
-    for row, (name, images) in zip(axes, rows.items(), strict=True):
-        for i, axis in enumerate(row):
-            axis.set_axis_off()
-            if i < len(images):
-                limit = (shared if name in same else np.abs(images[i]).max()) or 1.0
-                axis.imshow(images[i], vmin=-limit, vmax=limit)
-                if captions and name in captions:
-                    axis.set_title(captions[name][i], fontsize=8.5, pad=2)
-        row[0].text(-0.12, 0.5, name, transform=row[0].transAxes, ha="right", va="center", fontsize=9.5)
-    return fig
+from spikiness.figures.style import GENERALIZED, MEMORIZED, THEORY, plain_log, plain_ticks
 
 
 def predicted_learned(data: pd.DataFrame, hue: str, label: str) -> Figure:
@@ -69,18 +42,10 @@ def errors(
     sns.scatterplot(data, x=x, y=y, hue=hue, s=30, alpha=0.75, legend=False, ax=axis)
     axis.set(xlabel=labels.get(x, x), ylabel=labels.get(y, y), **scales)
     for side in (axis.xaxis, axis.yaxis):
-        _plain_log(side)
+        plain_log(side)
     if hue:
         axis.legend(title=labels.get(hue, hue) or None, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return fig
-
-
-def _plain_log(side: Axis) -> None:
-    """Ticks of a logarithmic axis as plain numbers, 1, 2 and 5 of each decade."""
-    if side.get_scale() == "log":
-        side.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        side.set_major_formatter("{x:g}")
-        side.set_minor_formatter(NullFormatter())
 
 
 def error_panels(panels: dict[str, tuple[pd.DataFrame, str]], y: str, label: str) -> Figure:
@@ -90,7 +55,7 @@ def error_panels(panels: dict[str, tuple[pd.DataFrame, str]], y: str, label: str
         sns.lineplot(data, x=x, y=y, estimator="median", errorbar=None, ax=axis)
         sns.scatterplot(data, x=x, y=y, s=30, alpha=0.75, ax=axis)
         axis.set(xlabel=name, ylabel=label, xscale="log", yscale="log")
-        _plain_ticks(axis, sorted(data[x].unique()))
+        plain_ticks(axis, sorted(data[x].unique()))
     return fig
 
 
@@ -157,14 +122,9 @@ def settings(
         sns.scatterplot(**style, s=26, alpha=0.75, legend=False)
         title = "" if value is None else f"{labels.get(col, col)} = {value:g}"
         axis.set(xlabel=labels.get(x, x), ylabel=labels.get(y, y), title=title, **scales)
-        _plain_ticks(axis, sorted(part[x].unique()))
+        plain_ticks(axis, sorted(part[x].unique()))
     sns.move_legend(axes[0, -1], "center left", bbox_to_anchor=(1.0, 0.5), title=labels.get(hue, hue))
     return fig
-
-
-def _plain_ticks(axis: plt.Axes, at: Sequence[float]) -> None:
-    axis.set_xticks(at, [f"{value:g}" for value in at])
-    axis.set_xticks([], minor=True)
 
 
 def points(
@@ -264,7 +224,7 @@ def losses(data: pd.DataFrame, theory: pd.DataFrame, levels: dict[str, float]) -
         axis.axhline(level, color=THEORY, lw=1.2, ls=style, label=name)
     axis.set(xscale="log", xlabel="training samples $n$", ylabel="squared error per sample")
     axis.set_ylim(bottom=0)
-    _plain_ticks(axis, sorted(data.n.unique()))
+    plain_ticks(axis, sorted(data.n.unique()))
     axis.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
     return fig
 

@@ -1,5 +1,6 @@
 """Training: ReLU-DAEs by objective (6), diffusion models by EDM's loss. Both loops are generators of steps."""
 
+from spikiness.training.classifier import fit_classifier
 from spikiness.training.dae import (
     Batches,
     Member,
@@ -11,7 +12,9 @@ from spikiness.training.dae import (
     gradient_norm,
     schedule,
 )
+from spikiness.training.diffusion import LOG_NORMAL, LOG_UNIFORM, Loop, fit_diffusion
 
 __all__ = [
-    "Batches", "Member", "Step", "default_lr", "descend", "fit_dae", "fit_ensemble", "gradient_norm", "schedule",
+    "LOG_NORMAL", "LOG_UNIFORM", "Batches", "Loop", "Member", "Step", "default_lr", "descend", "fit_classifier",
+    "fit_dae", "fit_diffusion", "fit_ensemble", "gradient_norm", "schedule",
 ]  # fmt: skip
