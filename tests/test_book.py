@@ -448,6 +448,27 @@ def test_build_runs_all_in_reading_order_and_skips_sphinx_the_second_time(root, 
     assert "nothing changed" in capfd.readouterr().err
 
 
+def test_the_demo_book_shows_the_published_run_where_profiles_say_so(root, monkeypatch, no_sphinx):
+    path = root / "notebooks" / "profiles.yaml"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps({**content, "hybrid": {**content["hybrid"], "demo": "published"}}))
+    calls = fake_runs(monkeypatch, root)
+    make.build(root=root)
+    assert [name for name, _ in calls] == [name for name in stage.toc(root) if name != "hybrid"]
+    assert "was left out" in (store.home() / "demo" / "stage" / "notebooks" / "hybrid.md").read_text()
+    calls.clear()
+    make.build(root=root, chapters=["hybrid"])  # asked for by name it is run
+    assert calls == [("hybrid", "demo")]
+    make.publish(["hybrid"], root=root)
+    calls.clear()
+    make.build(root=root)
+    assert "hybrid" not in [name for name, _ in calls]
+    assert "published run" in (store.home() / "demo" / "stage" / "notebooks" / "hybrid.ipynb").read_text()
+    calls.clear()
+    make.build("smoke", root=root)
+    assert "hybrid" in [name for name, _ in calls]
+
+
 def test_home_is_for_this_book_only(root, tmp_path, monkeypatch, no_sphinx):
     fake_runs(monkeypatch, root)
     before = store.home()

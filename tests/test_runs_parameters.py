@@ -8,7 +8,7 @@ from sample_chapters import notebook, working
 from spikiness import runs
 from spikiness.errors import SpikinessError
 from spikiness.runs import parameters
-from spikiness.runs.parameters import VOCABULARY, Parameter, parse, profile_values, read, read_yaml, validate
+from spikiness.runs.parameters import VOCABULARY, Parameter, demo_is_published, parse, profile_values, read, read_yaml, validate
 
 DECLARED = [
     Parameter("n", "int", 5, ""),
@@ -264,7 +264,7 @@ def test_profiles_replace_values_and_demo_is_the_notebook(tmp_path):
         ("good:\n  smoke: {on: off}\n", "would be read as true or false"),
         ("good:\n  smoke: {tied: yes}\n", "'yes' would be read as true or false"),
         ("good:\n  smoke: {n: 1, n: 2}\n", "n is given twice"),
-        ("good: {demo: {n: 3}}\n", "demo is the notebook's own cell"),
+        ("good: {demo: {n: 3}}\n", "demo of good is the notebook's own cell"),
         ("good: {paper: {n: 3}}\n", "no smoke values for 'good': add `good: {smoke: {}}`"),
         ("good: {smoke: 3}\n", "no smoke values"),
         ("good: [1]\n", "must map smoke and paper"),
@@ -285,6 +285,17 @@ def test_yaml_text_where_a_number_is_declared_names_the_fix(tmp_path):
     (folder / "profiles.yaml").write_text("good: {smoke: {lr: 1e-3}}\n")
     with pytest.raises(SpikinessError, match=r"good \(smoke profile\): lr must be .* write 1.0e-3"):
         runs.find("good", profile="smoke", notebooks=folder)
+
+
+def test_demo_can_be_the_published_run_and_nothing_else(tmp_path):
+    folder = yaml_file(tmp_path, "good: {smoke: {n: 2}, demo: published}\nother: {smoke: {}}\n")
+    assert demo_is_published(folder, "good")
+    assert not demo_is_published(folder, "other")
+    assert not demo_is_published(folder, "absent")
+    assert profile_values(folder, "good", "smoke") == {"n": 2}
+    assert profile_values(folder, "good", "demo") == {}
+    with pytest.raises(SpikinessError, match="only `demo: published` can stand here"):
+        profile_values(yaml_file(tmp_path, "good: {smoke: {}, demo: 3}\n"), "good", "smoke")
 
 
 def test_an_empty_file_is_an_empty_map(tmp_path):

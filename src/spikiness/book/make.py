@@ -14,7 +14,7 @@ from spikiness.book import scan, stage
 from spikiness.book.stage import Chapter
 from spikiness.errors import RunFailed, SpikinessError
 from spikiness.runs import notebook as notebooks
-from spikiness.runs import store
+from spikiness.runs import parameters, store
 
 COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 PROBLEM = re.compile(r"WARNING: |ERROR: |CRITICAL: |SEVERE: |^[\w.]*(?:Error|Exception): .")
@@ -41,10 +41,18 @@ def build(
     root = _root(root)
     with _at(home):
         place = store.home() / store.profile_name(profile)
-        made = _run(stage.choose(root, chapters), profile, root)
+        made = _run(_to_run(root, profile, chapters), profile, root)
         left = {name: _published(name, root) for name in stage.toc(root) if name not in made}
         found = {name: chapter for name in stage.toc(root) if (chapter := made.get(name) or left[name])}
         return _render(root, place, found, [name for name in left if name not in found])
+
+
+def _to_run(root: Path, profile: str, chapters: Sequence[str] | None) -> list[str]:
+    """The wanted chapters; where none is named, the demo book leaves those out that show their published run."""
+    names = stage.choose(root, chapters)
+    if chapters or profile != "demo":
+        return names
+    return [name for name in names if not parameters.demo_is_published(root / "notebooks", name)]
 
 
 def site(home: Path | str | None = None, root: Path | None = None) -> Path:

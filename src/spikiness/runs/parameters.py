@@ -22,6 +22,7 @@ TYPES = {
     "list[float]": list[float],
     "list[str]": list[str],
 }
+PUBLISHED = "published"  # what `demo` may say in profiles.yaml
 WORDS = {"int": "whole number", "float": "finite number", "str": "text", "bool": "true or false"}
 
 
@@ -53,6 +54,7 @@ VOCABULARY: dict[str, Meaning] = {
     **dict.fromkeys(("n", "n_small", "n_large", "n_train", "n_test", "draws", "images_seen", "clusters"), _count),
     **dict.fromkeys(("width", "p", "steps", "batch", "dim", "rank"), _count),
     **dict.fromkeys(("n_mixture", "networks", "modes", "resamples", "width_images", "steps_small", "repeated"), _count),
+    **dict.fromkeys(("samples", "samples_stages", "patch"), _count),
     **dict.fromkeys(("lam_small", "lam_images", "decay_small", "decay_large"), _penalty),
     **dict.fromkeys(("sizes", "widths", "copies", "copies_mixture", "halves"), _counts),
     **dict.fromkeys(("sigma", "lr", "alpha"), _positive),
@@ -62,6 +64,7 @@ VOCABULARY: dict[str, Meaning] = {
     "lams": _penalties,
     "seed": _seed,
     "seeds": Meaning(("list[int]",), _seed.limits, "of at least 0, none twice", unique=True),
+    "calibration_seeds": Meaning(("list[int]",), {"ge": 0, "lt": 10}, "from 0 to 9, none twice", unique=True),
     "size": Meaning(("int",), {"ge": 4}, "of at least 4"),
     "tied": Meaning(("bool",), {}, ""),
     "data": Meaning(("str",), {}, ""),
@@ -289,6 +292,7 @@ def profile_values(notebooks: Path, chapter: str, profile: str) -> dict[str, Any
           smoke: {n: 3}
           paper: {n: 5, data: mnist, sigmas: [0.2, 1.0, 5.0]}
 
+    `demo: published` beside them makes the demo book show the published run in place of one of its own.
     Raises `SpikinessError` where the file is not of that form, or has nothing for this chapter and profile.
     """
     if profile_name(profile) == "demo":
@@ -296,13 +300,23 @@ def profile_values(notebooks: Path, chapter: str, profile: str) -> dict[str, Any
     path = notebooks / "profiles.yaml"
     chapters = read_yaml(path)
     section = chapters.get(chapter, {})
-    if not isinstance(section, dict) or set(section) - {"smoke", "paper"}:
+    if not isinstance(section, dict) or {**section, "demo": PUBLISHED}.keys() - {"smoke", "paper", "demo"}:
         raise SpikinessError(
             f"{path}: {chapter} must map smoke and paper to parameters (demo is the notebook's own cell)"
+        )
+    if section.get("demo", PUBLISHED) != PUBLISHED:
+        raise SpikinessError(
+            f"{path}: demo of {chapter} is the notebook's own cell; only `demo: {PUBLISHED}` can stand here"
         )
     if not isinstance(section.get(profile), dict):
         raise SpikinessError(f"{path} has no {profile} values for {chapter!r}: add `{chapter}: {{{profile}: {{}}}}`")
     return section[profile]
+
+
+def demo_is_published(notebooks: Path, chapter: str) -> bool:
+    """Whether the demo book shows a chapter's published run (`demo: published`): it needs data that are not embedded."""
+    section = read_yaml(notebooks / "profiles.yaml").get(chapter)
+    return isinstance(section, dict) and section.get("demo") == PUBLISHED
 
 
 def read_yaml(path: Path) -> dict[Any, Any]:
