@@ -128,3 +128,12 @@ def test_ipython_commands_are_left_out_and_other_languages_count_whole():
 def test_names_that_a_chapter_imports():
     book = chapter("import numpy as np, os.path\nfrom spikiness import runs as r", "%%bash\nimport x -y")
     assert sources.imported_names(book) == {"np", "os", "r"}
+
+
+def test_kept_diffusion_models_depend_on_what_trains_them_and_nothing_else():
+    """A new measure or chapter must not retrain them: each takes minutes to hours."""
+    found = {name.removeprefix("spikiness.") for name in sources.closure(["spikiness.experiments.recipes"])}
+    assert found == {
+        "spikiness", "denoisers", "errors", "experiments.recipes", "files", "networks.dit", "networks.relu_dae",
+        "networks.unet", "training.checkpoints", "training.dae", "training.diffusion",
+    }  # fmt: skip

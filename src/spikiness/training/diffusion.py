@@ -20,10 +20,10 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
+import spikiness.training.checkpoints as checkpoints  # not the package: a cached network is known by what this imports
 from spikiness import files
 from spikiness.denoisers import EDM
 from spikiness.errors import Diverged, SpikinessError
-from spikiness.training import checkpoints
 from spikiness.training.dae import Step, schedule
 
 LOG_NORMAL = ("log-normal", -1.2, 1.2)  # of sigma: mean and standard deviation of its logarithm (EDM)
