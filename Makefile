@@ -19,7 +19,7 @@ CPU_INDEX := https://download.pytorch.org/whl/cpu
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup book site publish test lint format bench serve lock clean distclean
+.PHONY: help setup book site publish test lint format bench bench-unet serve lock clean distclean
 
 help:
 	@echo "make book       run the chapters and build the book into build/PROFILE/html"
@@ -30,7 +30,7 @@ help:
 	@echo "make test       run the tests (ARGS=\"-k theory\" goes to pytest)"
 	@echo "make lint       ruff, notebooks without outputs, no leftovers"
 	@echo "make format     mend what lint can mend: format the code, strip the notebooks"
-	@echo "make bench      measure speed against the plain loop"
+	@echo "make bench      measure speed against the plain loop; make bench-unet: diffusion models against two libraries"
 	@echo "make setup      only make the environment in .venv"
 	@echo "make lock       resolve requirements.lock anew from pyproject.toml (needs uv; ARGS=--upgrade for newer versions)"
 	@echo "make clean      remove build/ (runs, trained networks, books) and caches; make distclean: .venv too"
@@ -78,6 +78,9 @@ format: $(READY)
 
 bench: $(READY)
 	$(BIN)/python benchmarks/speed.py $(ARGS)
+
+bench-unet: $(READY)
+	$(BIN)/python benchmarks/unet.py $(ARGS)
 
 serve: $(READY)
 	@test -e "$(SPIKINESS_HOME)/$(PROFILE)/html/index.html" || { echo "there is no $(PROFILE) book yet: make book PROFILE=$(PROFILE)" >&2; exit 2; }
