@@ -1,5 +1,8 @@
 """Figures: data in, matplotlib figure out. Nothing is computed here but layout."""
 
+from spikiness.figures.copies import auroc_map, copy_times, interval_curves, interval_points, sampled_frequencies
+from spikiness.figures.sampling import along_noise, fraction_dots
+from spikiness.figures.sizes import size_curves
 from spikiness.figures.style import GENERALIZED, MEMORIZED, THEORY, image_rows
 from spikiness.figures.two_layers import (
     auroc_dots,
@@ -23,20 +26,28 @@ __all__ = [
     "GENERALIZED",
     "MEMORIZED",
     "THEORY",
+    "along_noise",
     "auroc_dots",
+    "auroc_map",
+    "copy_times",
     "cumulative",
     "dots_by_group",
     "error_panels",
     "errors",
+    "fraction_dots",
     "histograms",
     "image_rows",
+    "interval_curves",
+    "interval_points",
     "losses",
     "marked_histogram",
     "over_threshold",
     "points",
     "predicted_learned",
     "representation_bars",
+    "sampled_frequencies",
     "scatter_panels",
     "settings",
+    "size_curves",
     "teaser",
 ]

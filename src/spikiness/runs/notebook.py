@@ -101,6 +101,7 @@ def resolve(
         "source": code,
         "modules": sources.modules_digest(modules),
         "data": _fingerprint(chosen.get("data")),
+        **({"larger": _fingerprint(chosen["larger"])} if chosen.get("larger") else {}),  # a second data set
         "torch": (installed("torch") or "none").partition("+")[0],  # a CPU build gives the numbers of the same version
     }
     content = {"format": store.FORMAT, "chapter": chapter, "parameters": chosen, **inputs}
