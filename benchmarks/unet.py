@@ -1,4 +1,4 @@
-"""Diffusion models, side by side in one run: our U-Net in our loop against smalldiffusion's and diffusers' in a plain one.
+"""Diffusion models side by side in one run: our U-Net in our loop, smalldiffusion's and diffusers' in a plain one.
 
     make bench-unet                              training and sampling speed, about 5 minutes on two idle cores
     python benchmarks/unet.py --memorize         also the time until 20 digits are memorized, about 15 minutes more
@@ -164,7 +164,7 @@ def memorized_after(name: str, lr: float, seed: int, limit: float, every: int = 
 
 
 def memorizing_speed(limit: float = 240.0) -> dict[str, object]:
-    """Time until 20 digits are memorized, each with the learning rate that was fastest on seed 0, on seeds 10 and 11."""
+    """Time until 20 digits are memorized, each at the learning rate that was fastest on seed 0; seeds 10 and 11."""
     report: dict[str, object] = {"configuration": f"20 digits, 32 channels, multipliers 1-2, batch {BATCH}"}
     for name in networks():
         trials = {lr: memorized_after(name, lr, 0, limit) for lr in RATES}

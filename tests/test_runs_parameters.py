@@ -8,7 +8,16 @@ from sample_chapters import notebook, working
 from spikiness import runs
 from spikiness.errors import SpikinessError
 from spikiness.runs import parameters
-from spikiness.runs.parameters import VOCABULARY, Parameter, demo_is_published, parse, profile_values, read, read_yaml, validate
+from spikiness.runs.parameters import (
+    VOCABULARY,
+    Parameter,
+    demo_is_published,
+    parse,
+    profile_values,
+    read,
+    read_yaml,
+    validate,
+)
 
 DECLARED = [
     Parameter("n", "int", 5, ""),

@@ -321,7 +321,7 @@ def profile_values(notebooks: Path, chapter: str, profile: str) -> dict[str, Any
 
 
 def demo_is_published(notebooks: Path, chapter: str) -> bool:
-    """Whether the demo book shows a chapter's published run (`demo: published`): it needs data that are not embedded."""
+    """Whether the demo book shows a chapter's published run, `demo: published`: its data are not embedded."""
     section = read_yaml(notebooks / "profiles.yaml").get(chapter)
     return isinstance(section, dict) and section.get("demo") == PUBLISHED
 
