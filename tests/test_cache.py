@@ -275,3 +275,18 @@ def test_seconds_of_training_are_kept_with_the_networks_and_counted_by_each_run(
     for _ in range(2):
         cache._load(folder)
     assert cache.chapter.environment(1.0)["training_seconds"] == 25.0
+
+
+def test_a_checkpoint_folder_that_the_caller_named_is_left_alone(home, tmp_path):
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "notes.txt").write_text("precious")
+    seen = []
+    monkey = lambda x, checkpoint=None: seen.append(checkpoint) or fit(x)  # noqa: E731
+    monkey.__qualname__, monkey.__module__ = "fit_with_checkpoint", __name__
+    cached(monkey, X, checkpoint=mine)
+    assert seen == [mine]
+    assert (mine / "notes.txt").read_text() == "precious"
+    cached(monkey, X + 1)
+    assert seen[1].parent == home / "networks"
+    assert not seen[1].exists()

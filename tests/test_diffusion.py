@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -17,7 +18,7 @@ from spikiness.denoisers import EDM
 from spikiness.errors import Diverged, SpikinessError
 from spikiness.networks import DiT, TimeDAE, UNet
 from spikiness.sampling import sample
-from spikiness.training import LOG_UNIFORM, Loop, checkpoints, diffusion, fit_diffusion
+from spikiness.training import LOG_NORMAL, LOG_UNIFORM, Loop, checkpoints, diffusion, fit_diffusion
 
 
 def digits(n=20, seed=0):
@@ -35,7 +36,7 @@ def same(a, b):
 def loop(x=None, network=None, **options):
     x = digits() if x is None else x
     settings = {
-        "seed": 0, "labels": None, "images_seen": 640, "batch": 32, "lr": 5e-3, "noise": diffusion.LOG_NORMAL,
+        "seed": 0, "labels": None, "images_seen": 640, "batch": 32, "lr": 5e-3, "noise": LOG_NORMAL,
         "lam": 0.0, "clip": 1.0, "label_dropout": 0.1,
     }  # fmt: skip
     return Loop(x, diffusion._denoiser(network or unet(), x, None), **{**settings, **options})
@@ -107,8 +108,19 @@ def test_a_short_run_on_few_images_memorizes_and_the_average_does_not_hide_it():
     y = x + 0.3 * torch.randn(x.shape, generator=torch.Generator().manual_seed(1))
     near, start = (measures.distance(d, denoisers.Empirical(x), y, 0.3).rms for d in (trained, EDM(unet(16), 0.7)))
     assert near < 0.5 * start
-    # A decay of .9999, usual in long runs, would keep most of the random start after these few hundred steps.
-    assert 0.9999 ** (24_000 / 64) > 0.9
+
+
+def test_the_usual_average_would_hide_it(monkeypatch):
+    """The independent check of the one above: with a decay of .9999, as in long runs, the random start stays."""
+    x = digits(4)
+
+    @torch.no_grad()
+    def usual(self):
+        torch._foreach_lerp_(list(self.average.module.parameters()), self.parameters, 1 - 0.9999)
+
+    monkeypatch.setattr(Loop, "_average", usual)
+    trained = fit_diffusion(x, unet(16), 0, images_seen=24_000, batch=64)
+    assert measures.memorization(sample(trained, (1, 8, 8), range(100)), x).fraction < 0.1
 
 
 @pytest.mark.parametrize("network", [DiT(1, 8, width=32, depth=1, classes=10, heads=2), unet(classes=10)])
@@ -218,6 +230,57 @@ def test_two_versions_are_kept_and_a_damaged_newest_falls_back_to_the_one_before
     assert "starts anew" in capsys.readouterr().err
 
 
+def test_after_damage_new_versions_are_kept_whatever_their_number(tmp_path, monkeypatch):
+    cut(tmp_path, 15, monkeypatch)
+    for path in checkpoints.versions(tmp_path):
+        path.with_suffix(".safetensors").write_bytes(b"")
+    cut(tmp_path, 5, monkeypatch)  # starts anew, and its versions have smaller numbers
+    assert [path.stem for path in checkpoints.versions(tmp_path)] == ["000000004", "000000003"]
+    straight = fit_diffusion(digits(), unet(), images_seen=640, batch=32)
+    assert same(straight, fit_diffusion(digits(), unet(), images_seen=640, batch=32, checkpoint=tmp_path))
+
+
+def test_weights_without_their_json_are_no_version_and_are_swept_away(tmp_path):
+    (tmp_path / "000000007.safetensors").write_bytes(b"cut short")
+    assert checkpoints.load(tmp_path, {}) is None
+    checkpoints.save(tmp_path, 1, {"w": torch.arange(3.0)}, {"settings": {}, "step": 1})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["000000001.json", "000000001.safetensors"]
+
+
+def test_moments_come_back_in_the_layout_of_their_weights():
+    """A GPU trains convolutions in channels_last and refuses moments laid out otherwise."""
+    trained = loop()
+    trained.denoiser.to(memory_format=torch.channels_last)
+    for _ in zip(range(2), trained, strict=False):
+        pass
+    state = {name: tensor.contiguous() for name, tensor in trained.state().items()}
+    trained.restore(state, 2, [1.0, 1.0])
+    for weight in trained.parameters:
+        assert trained.optimizer.state[weight]["exp_avg"].stride() == weight.stride()
+    assert any(not weight.is_contiguous() for weight in trained.parameters)
+
+
+def test_a_signal_in_the_last_step_is_heard(tmp_path, monkeypatch):
+    def last(bar, state):
+        if state.step == state.steps:
+            signal.raise_signal(signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(diffusion, "_show", last)
+        with pytest.raises(SystemExit):
+            fit_diffusion(digits(), unet(), images_seen=640, batch=32, checkpoint=tmp_path)
+    straight = fit_diffusion(digits(), unet(), images_seen=640, batch=32)
+    assert same(straight, fit_diffusion(digits(), unet(), images_seen=640, batch=32, checkpoint=tmp_path))
+
+
+def test_the_network_given_and_the_global_generator_are_left_as_they_were():
+    network, before = unet(), unet()
+    state = torch.random.get_rng_state()
+    fit_diffusion(digits(), network, images_seen=64, batch=32)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert same(network, before)
+
+
 def test_truncated_checkpoints_are_never_read(tmp_path):
     checkpoints.save(tmp_path, 1, {"w": torch.arange(50.0)}, {"settings": {}, "step": 1})
     (path,) = checkpoints.versions(tmp_path)
@@ -237,9 +300,12 @@ def test_a_checkpoint_of_another_training_is_refused_with_what_differs(tmp_path,
         ({"lr": 0.5}, "lr was 0.005, now 0.5"),
         ({"seed": 4}, "seed was 0, now 4"),
         ({"images_seen": 320}, "images_seen"),
+        ({"stages": [64]}, r"stages was \[640\], now \[64, 640\]"),
     ]:
         with pytest.raises(SpikinessError, match=match):
             fit_diffusion(digits(), unet(), **{"images_seen": 640, "batch": 32, "checkpoint": tmp_path, **change})
+    with pytest.raises(SpikinessError, match="start was"):
+        fit_diffusion(digits(), unet(seed=7), images_seen=640, batch=32, checkpoint=tmp_path)
     with pytest.raises(SpikinessError, match="data was"):
         fit_diffusion(
             digits(seed=1),
@@ -309,6 +375,21 @@ def test_a_diverging_learning_rate_is_stopped():
         fit_diffusion(digits(), unet(), images_seen=64_000, batch=32, lr=1e25, clip=1e30)
 
 
+def test_infinite_weights_are_neither_kept_nor_returned(tmp_path, monkeypatch):
+    monkeypatch.setattr(diffusion, "SAVE_SECONDS", -1.0)
+    settings = {"batch": 32, "lr": 1e39, "checkpoint": tmp_path}
+    for images_seen in (32, 64):  # after the last step, and before a save
+        with pytest.raises(Diverged, match=r"a weight is not finite at step 0 .*last good checkpoint: none"):
+            fit_diffusion(digits(), unet(), images_seen=images_seen, **settings)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_gradient_that_is_not_finite_stops_before_it_spreads(monkeypatch):
+    monkeypatch.setattr(nn.utils, "clip_grad_norm_", lambda *a, **k: torch.tensor(torch.inf))
+    with pytest.raises(Diverged, match="gradient is not finite at step 0"):
+        fit_diffusion(digits(), unet(), images_seen=640, batch=32)
+
+
 # --- bad input ---
 
 
@@ -319,6 +400,9 @@ def test_out_of_memory_is_one_clear_error(monkeypatch):
     monkeypatch.setattr(Loop, "_loss", full)
     with pytest.raises(SpikinessError, match=r"out of memory with batches of 32: use a smaller batch \(try 16\)"):
         fit_diffusion(digits(), unet(), images_seen=640, batch=32)
+    monkeypatch.undo()
+    with pytest.raises(SpikinessError, match="out of memory"):  # a CPU's own words, for 64 TB
+        fit_diffusion(digits(), unet(), images_seen=640, batch=2**38)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
@@ -342,6 +426,7 @@ def test_a_device_that_is_not_there_is_refused_and_auto_falls_back():
         ({"stages": [10**9]}, "stages"),
         ({"labels": torch.zeros(20, dtype=torch.long)}, "labels but no classes"),
         ({"sigma_data": 0.0}, "sigma_data"),
+        ({"device": "cpu:x"}, "device 'cpu:x' is not on this machine"),
     ],
 )
 def test_bad_settings(options, match):
@@ -362,6 +447,20 @@ def test_bad_settings(options, match):
 def test_bad_labels(labels, match):
     with pytest.raises(SpikinessError, match=match):
         fit_diffusion(digits(), unet(classes=10), 0, labels)
+
+
+def test_a_denoiser_has_its_own_sigma_data():
+    with pytest.raises(SpikinessError, match="leave it out"):
+        fit_diffusion(digits(), EDM(unet()), sigma_data=0.9)
+
+
+def test_numbers_of_other_types_are_taken_as_what_they_are():
+    plain = fit_diffusion(digits(), unet(classes=10), 3, torch.arange(20) % 10, images_seen=64, batch=32)
+    labels = (torch.arange(20) % 10).to(torch.uint8)
+    other = fit_diffusion(digits().double(), unet(classes=10), np.int64(3), labels, images_seen=64, batch=32)
+    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(plain.parameters(), other.parameters(), strict=True))
+    with pytest.raises(SpikinessError, match="whole numbers"):
+        fit_diffusion(digits(), unet(classes=10), 3, torch.ones(20, dtype=torch.bool), images_seen=64)
 
 
 def test_bad_data():

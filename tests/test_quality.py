@@ -188,3 +188,8 @@ def test_bad_input_is_refused():
         measures.quality(x, x, x[:8], lambda v: v)
     with pytest.raises(SpikinessError, match=r"features answers \(9,\)"):
         measures.quality(x, x, x, lambda v: v.sum(dim=1))
+
+
+def test_an_interval_of_few_points_is_finite():
+    found = measures.kernel_distance(randn(3, 4), randn(4, 4), draws=200)  # one resample in nine is a single point
+    assert np.isfinite(found.interval).all()

@@ -135,5 +135,5 @@ def test_kept_diffusion_models_depend_on_what_trains_them_and_nothing_else():
     found = {name.removeprefix("spikiness.") for name in sources.closure(["spikiness.experiments.recipes"])}
     assert found == {
         "spikiness", "denoisers", "errors", "experiments.recipes", "files", "networks.dit", "networks.relu_dae",
-        "networks.unet", "training.checkpoints", "training.dae", "training.diffusion",
+        "networks.unet", "training.checkpoints", "training.dae", "training.diffusion", "training.loop",
     }  # fmt: skip

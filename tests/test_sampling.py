@@ -125,7 +125,7 @@ def test_ladders():
     assert geometric[-1] == 0
 
 
-def test_heun_agrees_with_the_scheduler_of_diffusers_step_by_step():
+def test_euler_agrees_with_the_scheduler_of_diffusers_step_by_step():
     diffusers = pytest.importorskip("diffusers", reason="diffusers is not installed (test extra)")
     steps, sigma_data = 9, 0.5
     theirs = diffusers.EDMEulerScheduler(sigma_min=0.002, sigma_max=80.0, sigma_data=sigma_data, rho=7.0)

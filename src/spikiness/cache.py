@@ -40,8 +40,9 @@ def cached(fit: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     apart by its value.
     """
     folder = store.under(store.home(), "networks", key(fit, args, kwargs))
+    own = folder.with_name(f"{folder.name}.checkpoint")
     if "checkpoint" in inspect.signature(fit).parameters:  # a training cut short goes on from there
-        kwargs = {"checkpoint": folder.with_name(f"{folder.name}.checkpoint"), **kwargs}
+        kwargs = {"checkpoint": own, **kwargs}
     if folder.is_dir():
         try:
             return _load(folder)
@@ -51,8 +52,7 @@ def cached(fit: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     started = time.monotonic()
     made = fit(*args, **kwargs)
     _save(folder, made, time.monotonic() - started)
-    if isinstance(kwargs.get("checkpoint"), Path):
-        shutil.rmtree(kwargs["checkpoint"], ignore_errors=True)
+    shutil.rmtree(own, ignore_errors=True)
     return _load(folder)  # what is kept, not what was made: the first run and the next give the same
 
 

@@ -4,6 +4,7 @@ Every sampler solves or simulates the same path down a ladder of noise levels; t
 randomness belongs to the sample: number i depends on seeds[i] alone, not on its neighbors, the batch or the device.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -119,7 +120,7 @@ def sample(
     """
     paths = trajectories(
         denoiser, shape, seeds, steps, sampler=sampler, sigmas=sigmas, labels=labels, guidance=guidance, batch=batch,
-        progress=progress, keep=lambda states: [s.y for s in states][-1],
+        progress=progress, keep=lambda states: deque(states, maxlen=1)[0].y,
     )  # fmt: skip
     return torch.cat(paths)
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from spikiness.cache import cached
 from spikiness.denoisers import EDM
+from spikiness.errors import SpikinessError
 from spikiness.experiments.recipes import STAGES, fit, stages
 
 __all__ = ["STAGES", "chunk", "initial_seeds", "model", "stages"]
@@ -27,6 +28,8 @@ def chunk(x: Tensor, n: int, index: int, seed: int = 0) -> Tensor:
 
     Models of different index see no image in common as long as there are chunks enough: N // n of them.
     """
+    if not 1 <= n <= len(x):
+        raise SpikinessError(f"a chunk of {n} images of {len(x)}: ask for 1 to {len(x)}")
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))
     start = index % (len(x) // n) * n
     return order[start : start + n]

@@ -86,8 +86,9 @@ def kernel_distance(samples: Tensor, real: Tensor, draws: int = 500, seed: int =
 
     All pairs, none of a point with itself, in float64. The interval is a percentile bootstrap: both sets are resampled
     `draws` times and pairs of a point with its own copy are left out, as they are in the value; so it covers the draw
-    of samples and of real images. Where the distributions are equal it is about 1.7 times too wide. Raises for fewer
-    than 3 rows, NaN or inf, differing f and draws < 1.
+    of samples and of real images. Where the distributions are equal it is about 1.7 times too wide. Resamples
+    of a single point, which has no pairs, are left out. Raises for fewer than 3 rows, NaN or inf, differing f and
+    draws < 1.
     """
     a, b = (x.double() for x in _features(samples, real, 1))
     if draws < 1:
@@ -95,7 +96,8 @@ def kernel_distance(samples: Tensor, real: Tensor, draws: int = 500, seed: int =
     rng = np.random.default_rng(seed)
     u, v = (_copies(rng, len(x), draws).to(x) for x in (a, b))  # [1 + draws, N], [1 + draws, n]
     value = _within(a, u) + _within(b, v) - 2 * _pairs(a, b, u, v) / (u.sum(dim=1) * v.sum(dim=1))
-    low, high = np.quantile(value[1:].cpu().numpy(), [0.025, 0.975])
+    resampled = value[1:][value[1:].isfinite()].cpu().numpy()
+    low, high = np.quantile(resampled, [0.025, 0.975])
     return KernelDistance(value[0].item(), (float(low), float(high)))
 
 

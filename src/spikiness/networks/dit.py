@@ -34,7 +34,8 @@ class DiT(nn.Module):
     ) -> None:
         super().__init__()
         at_least_one(channels=channels, width=width, depth=depth, heads=heads)
-        patch = patch or (2 if size <= 16 else 4)
+        patch = (2 if size <= 16 else 4) if patch is None else patch
+        at_least_one(size=size, patch=patch)
         check_size(size, patch, "patches")
         if width % (4 * heads):
             raise SpikinessError(f"width is {width}; {heads} heads and a grid of sines need a multiple of {4 * heads}")

@@ -34,9 +34,9 @@ class UNet(nn.Module):
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
+        at_least_one(channels=channels, size=size, width=width, patch=patch)
         multipliers = list(multipliers or ((1, 2) if size // patch <= 16 else (1, 2, 2)))
         check_size(size, patch * 2 ** (len(multipliers) - 1), "its scales")
-        at_least_one(channels=channels, width=width, patch=patch)
         self.arguments: dict[str, Any] = {
             "channels": channels, "size": size, "width": width, "classes": classes, "multipliers": multipliers,
             "patch": patch,
@@ -124,7 +124,7 @@ def groups(channels: int) -> int:
 
 
 def initialize(network: nn.Module, generator: torch.Generator | None) -> None:
-    """Weights uniform as torch's default, from `generator`; biases zero: no global seed is touched or read."""
+    """Weights uniform as torch's default, from `generator` (torch's global one where it is None); biases zero."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
             bound = 1 / math.sqrt(module.weight[0].numel())
@@ -158,14 +158,14 @@ def check_labels(labels: Tensor | None, classes: int, count: int, device: torch.
     if labels is None:
         return torch.full((count,), classes, device=device)
     labels = torch.as_tensor(labels, device=device)
-    if labels.shape not in ((), (1,), (count,)) or labels.is_floating_point():
+    if labels.shape not in ((), (1,), (count,)) or labels.is_floating_point() or labels.dtype == torch.bool:
         raise SpikinessError(
             f"labels are {labels.dtype} {list(labels.shape)}; give whole numbers, one for each of {count} images"
         )
     if not torch.compiler.is_compiling() and ((labels < 0) | (labels > classes)).any():
         bad = labels[(labels < 0) | (labels > classes)].flatten()[0].item()
         raise SpikinessError(f"label {bad} is not one of 0 .. {classes - 1}, or {classes} for none")
-    return labels.expand(count)
+    return labels.long().expand(count)
 
 
 def at_least_one(**values: int) -> None:

@@ -12,7 +12,8 @@ from spikiness.training.dae import (
     gradient_norm,
     schedule,
 )
-from spikiness.training.diffusion import LOG_NORMAL, LOG_UNIFORM, Loop, fit_diffusion
+from spikiness.training.diffusion import fit_diffusion
+from spikiness.training.loop import LOG_NORMAL, LOG_UNIFORM, Loop
 
 __all__ = [
     "LOG_NORMAL", "LOG_UNIFORM", "Batches", "Loop", "Member", "Step", "default_lr", "descend", "fit_classifier",

@@ -24,10 +24,21 @@ def save(folder: Path, number: int, tensors: dict[str, Tensor], content: dict[st
     path = folder / f"{number:09d}.json"
     files.write_bytes(path.with_suffix(".safetensors"), data)
     files.write_json(path, {**content, "weights": files.sha256(data)})
-    for old in versions(folder)[KEPT:]:
-        old.unlink()
-        old.with_suffix(".safetensors").unlink(missing_ok=True)
+    _prune(folder, path)
     return path
+
+
+def _prune(folder: Path, newest: Path) -> None:
+    """Leave `newest` and the version before it. Those with higher numbers are damaged, or training would have gone on
+    from them; weights without a JSON were cut short."""
+    found = versions(folder)
+    below = [path for path in found if path.stem < newest.stem]
+    for path in [path for path in found if path.stem > newest.stem] + below[KEPT - 1 :]:
+        path.unlink(missing_ok=True)
+    kept = {path.stem for path in versions(folder)}
+    for weights in folder.glob("[0-9]" * 9 + ".safetensors"):
+        if weights.stem not in kept:
+            weights.unlink(missing_ok=True)
 
 
 def versions(folder: Path) -> list[Path]:
