@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from spikiness.networks.time_dae import TimeDAE
-from spikiness.training.diffusion import LOG_UNIFORM, fit_diffusion
+from spikiness.training.diffusion import fit_diffusion
+from spikiness.training.loop import LOG_UNIFORM
 
 BATCH, LR = 64, 3e-3  # chosen on calibration seeds: the loss is flat from here on
 

@@ -25,7 +25,7 @@ from spikiness.experiments.transition import (
 )
 from spikiness.networks.classifier import Classifier
 from spikiness.training.classifier import fit_classifier
-from spikiness.training.diffusion import LOG_NORMAL
+from spikiness.training.loop import LOG_NORMAL
 
 INPUTS = 400  # noisy images at which a network is compared with f_emp, at most: kept small because two cores
 LOSS_DRAWS = 2000  # noisy images over which a loss is averaged, about
