@@ -105,11 +105,10 @@ def interval_points(
         mean = frame.groupby(x)[y].mean()
         axis.plot(mean.index, mean, color=color, lw=1.2, alpha=0.7)
         if "text" in frame:
-            for row in frame.itertuples():
-                at = getattr(row, x), getattr(row, y)
-                axis.annotate(
-                    row.text, at, (2, 6), textcoords="offset points", fontsize=8.5, color=color, rotation=turn
-                )
+            once = frame.sort_values(y, ascending=False).drop_duplicates("text")  # the highest of several seeds
+            for row in once.itertuples():
+                at, shift = (getattr(row, x), getattr(row, y)), (-4, 8) if turn else (6, -3)
+                axis.annotate(row.text, at, shift, textcoords="offset points", fontsize=8.5, color=color, rotation=turn)
     axis.axhline(0.5, color=THEORY, lw=1, ls=":", zorder=0)
     axis.set(xscale="log", ylim=(-0.03, 1.22), xlabel=labels.get(x, x), ylabel=labels.get(y, y))
     sparse_log(axis)
