@@ -15,7 +15,8 @@ class DiT(nn.Module):
     """`F(x, c_noise, labels)` for images [N, C, size, size], in their shape: a raw network, to be preconditioned.
 
     Images are cut into patches of `patch` pixels (default 2 up to 16 pixels, 4 above), each a token of `width` numbers;
-    `depth` blocks of attention and MLP follow. With `classes` it takes labels as `UNet` does. No dropout.
+    `depth` blocks of attention and MLP follow. `width` should be at least the C * patch^2 numbers of a patch: at small
+    noise levels the noise must pass through, whole. With `classes` it takes labels as `UNet` does. No dropout.
     Nonlinearities are modules of their own, `blocks.0.act` to the last, [N, tokens, 4 * width] each.
     Raises `SpikinessError` for a size that patches do not divide, a width that heads do not divide, wrong labels.
     """
