@@ -138,7 +138,7 @@ def test_logistic_regression_finds_planted_slopes():
     x = np.random.default_rng(0).normal(size=(400, 2))
     trials = np.full(400, 10_000)
     hits = trials / (1 + np.exp(-(0.3 + 2.0 * x[:, 0] - 1.0 * x[:, 1])))
-    assert duplicates.logistic(x, hits, trials) == pytest.approx([0.3, 2.0, -1.0], abs=1e-3)
+    assert duplicates.slopes(x, hits, trials) == pytest.approx([2.0, -1.0], abs=1e-3)
 
 
 @pytest.mark.parametrize("exponent", [1.0, 0.0])

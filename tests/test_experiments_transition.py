@@ -15,7 +15,7 @@ import torch
 from spikiness import figures, images, measures
 from spikiness.denoisers import Empirical
 from spikiness.errors import SpikinessError
-from spikiness.experiments import models, transition_quality
+from spikiness.experiments import copying, models, transition_quality
 from spikiness.experiments import transition as experiment
 from spikiness.experiments.transition import Network, Study
 
@@ -256,9 +256,9 @@ def test_grids_show_samples_over_their_nearest_training_images():
 
 def test_pictures_are_gray_as_they_are_and_colored_from_0_to_1():
     x = torch.linspace(-1, 1, 24).reshape(2, 3, 2, 2)
-    assert experiment.pictures(x).shape == (2, 2, 2, 3)
-    assert experiment.pictures(x).min() == 0
-    np.testing.assert_array_equal(experiment.pictures(x[:, :1]), x[:, 0])
+    assert copying.pictures(x).shape == (2, 2, 2, 3)
+    assert copying.pictures(x).min() == 0
+    np.testing.assert_array_equal(copying.pictures(x[:, :1]), x[:, 0])
 
 
 def test_prefix_makes_names_of_metrics():

@@ -27,7 +27,7 @@ from spikiness.runs import chapter, sources, store
 
 FORMAT = 2
 KEPT: dict[str, type[nn.Module]] = {**networks.REGISTRY, "EDM": denoisers.EDM}
-SILENT = ("progress", "checkpoint")  # arguments that change what is shown, not what is trained
+SILENT = ("progress", "checkpoint")  # arguments that do not change what is trained
 
 
 def cached(fit: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

@@ -166,7 +166,8 @@ def _finite(states: Iterator[State]) -> Iterator[State]:
         if not state.y.isfinite().all():
             bad = int((~state.y.isfinite()).flatten(1).any(dim=1).sum())
             raise SpikinessError(
-                f"{bad} of {len(state.y)} samples are not finite on the way to sigma {state.sigma:.4g}"
+                f"{bad} of {len(state.y)} samples are not finite on the way to sigma {state.sigma:.4g}: the denoiser "
+                "returned NaN or inf at the level before; look at its weights there, or begin at a smaller noise level"
             )
         yield state
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from spikiness import images, measures, sampling
 from spikiness.cache import cached
 from spikiness.denoisers import Empirical
-from spikiness.experiments import models
+from spikiness.experiments import copying, models
 from spikiness.networks.classifier import Classifier
 from spikiness.training.classifier import fit_classifier
 
@@ -169,12 +169,11 @@ def pictures(case: Case, count: int, seed: int) -> tuple[dict[str, np.ndarray], 
     frame = pd.concat(
         pd.DataFrame(x.flatten(1).numpy()).assign(row=name, ratio=found.ratio.numpy()) for name, x in rows.items()
     )
-    return {name: _shown(x) for name, x in rows.items()}, captions, frame.assign(network=case.network, n=case.n)
-
-
-def _shown(x: Tensor) -> np.ndarray:
-    """Images [N, C, H, W] in [-1, 1] as a figure takes them: [N, H, W] gray, or [N, H, W, 3] in [0, 1]."""
-    return x[:, 0].numpy() if x.shape[1] == 1 else ((x.movedim(1, -1) + 1) / 2).clamp(0, 1).numpy()
+    return (
+        {name: copying.pictures(x) for name, x in rows.items()},
+        captions,
+        frame.assign(network=case.network, n=case.n),
+    )
 
 
 @torch.no_grad()

@@ -115,3 +115,8 @@ def in_set(images: Tensor, others: Tensor) -> Tensor:
 def over_networks(shares: pd.DataFrame) -> tuple[float, tuple[float, float]]:
     """Mean of `share` over networks, with the lowest `low` and the highest `high` of any of them: the spread."""
     return float(shares.share.mean()), (float(shares.low.min()), float(shares.high.max()))
+
+
+def pictures(x: Tensor) -> np.ndarray:
+    """Images x [N, C, H, W] as a figure shows them: [N, H, W], colors as [N, H, W, 3] from 0 to 1."""
+    return x[:, 0].numpy() if x.shape[1] == 1 else ((x + 1) / 2).clamp(0, 1).permute(0, 2, 3, 1).numpy()

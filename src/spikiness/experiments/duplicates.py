@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 import torch
+from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 from spikiness import measures
@@ -222,30 +223,20 @@ def _exponent(data: np.ndarray) -> float:
     """Slope of log copies over that of log images seen; data: [N, 3], both logarithms and whether memorized."""
     cells, label = np.unique(data[:, :2], axis=0, return_inverse=True)
     trials, hits = np.bincount(label.ravel()), np.bincount(label.ravel(), data[:, 2])
-    _, seen, copies = logistic(cells, hits, trials)
+    seen, copies = slopes(cells, hits, trials)
     return float(copies / seen)
 
 
-def logistic(x: np.ndarray, hits: np.ndarray, trials: np.ndarray, penalty: float = 1e-3) -> np.ndarray:
-    """Constant and slopes of a logistic regression of hits [N] of trials [N] on x [N, k], by Newton's steps.
+def slopes(x: np.ndarray, hits: np.ndarray, trials: np.ndarray, penalty: float = 1e-3) -> np.ndarray:
+    """Slopes [k] of a logistic regression of hits [N] of trials [N] on x [N, k].
 
-    `penalty` on the squares of slopes of standardized x: it keeps them finite where x separates hits from misses.
+    `penalty` on the squares of slopes of standardized x keeps them finite where x separates hits from misses.
     """
-    mean, spread = x.mean(axis=0), np.maximum(x.std(axis=0), 1e-9)
-    design = np.column_stack([np.ones(len(x)), (x - mean) / spread])
-    ridge = penalty * np.diag([0.0, *np.ones(x.shape[1])])
-    beta = np.zeros(design.shape[1])
-    share = (hits.sum() + 0.5) / (trials.sum() + 1)
-    beta[0] = np.log(share / (1 - share))
-    for _ in range(100):
-        p = 1 / (1 + np.exp(-np.clip(design @ beta, -30, 30)))
-        gradient = design.T @ (hits - trials * p) - ridge @ beta
-        step = np.linalg.solve(design.T @ (design * (trials * p * (1 - p))[:, None]) + ridge + 1e-9, gradient)
-        beta += np.clip(step, -2, 2)
-        if np.abs(step).max() < 1e-8:
-            break
-    slopes = beta[1:] / spread
-    return np.array([beta[0] - slopes @ mean, *slopes])
+    spread = np.maximum(x.std(axis=0), 1e-9)
+    both = np.concatenate([(x - x.mean(axis=0)) / spread] * 2)  # every cell once as hits, once as misses
+    outcome, weight = np.repeat([1, 0], len(x)), np.concatenate([hits, trials - hits])
+    model = LogisticRegression(C=1 / penalty, tol=1e-8, max_iter=1000).fit(both, outcome, sample_weight=weight)
+    return model.coef_[0] / spread
 
 
 def overview(found: pd.DataFrame, networks: Sequence[Network]) -> pd.DataFrame:
@@ -277,7 +268,7 @@ def grid(network: Network, drawn: Tensor, found: pd.DataFrame, most: int = 8) ->
         "nearest images of these": (network.data.distinct[new.nearest.to_list()], [f"{c} of it" for c in new.copies]),
     }
     kept = {name: pair for name, pair in pictures.items() if len(pair[0])}
-    images = {name: (x.squeeze(1) if x.shape[1] == 1 else x.movedim(1, -1)).numpy() for name, (x, _) in kept.items()}
+    images = {name: copying.pictures(x) for name, (x, _) in kept.items()}
     frame = pd.concat(
         [pd.DataFrame(x.flatten(1).numpy()).assign(row=name, caption=text) for name, (x, text) in kept.items()]
     )

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 import torch
+from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 from spikiness import detection, images, measures, representations
@@ -210,9 +211,8 @@ def channels(denoiser: EDM, layer: str) -> int:
 
 def auroc(memorized: np.ndarray, generalized: np.ndarray) -> float:
     """Share of pairs in which the memorized score is higher; ties count half."""
-    both = pd.Series(np.concatenate([memorized, generalized])).rank().to_numpy()
-    m, g = len(memorized), len(generalized)
-    return float((both[:m].sum() - m * (m + 1) / 2) / (m * g))
+    truth = np.repeat([1, 0], [len(memorized), len(generalized)])
+    return float(roc_auc_score(truth, np.concatenate([memorized, generalized])))
 
 
 def choose(calibrated: pd.DataFrame, spiky: bool = False) -> Choice:

@@ -17,7 +17,7 @@ from torch import Tensor
 from spikiness import images, measures, sampling
 from spikiness.denoisers import Denoiser, Empirical
 from spikiness.errors import SpikinessError
-from spikiness.experiments import models
+from spikiness.experiments import copying, models
 
 NOISE_SEED = 10  # of the initial noise of all samples, and of the noise in which denoisers are compared
 STEPS = (18, 36)  # of Heun's sampler: EDM's number, with which all samples are drawn, and twice as many to check it
@@ -273,7 +273,7 @@ def grid(study: Study, count: int = 10) -> tuple[dict[str, np.ndarray], dict[str
         found = measures.memorization(net.samples[:count], study.train(net))
         name = f"{study.name}, n = {n}"
         parts = {name: net.samples[:count], f"{study.name}, nearest of {n}": study.train(net)[found.nearest]}
-        rows |= {key: pictures(x) for key, x in parts.items()}
+        rows |= {key: copying.pictures(x) for key, x in parts.items()}
         captions[name] = [f"{ratio:.2f}" for ratio in found.ratio.tolist()]
         frames += [_pixels(x).assign(row=key, ratio=found.ratio.numpy()) for key, x in parts.items()]
     return rows, captions, pd.concat(frames, ignore_index=True)
@@ -290,12 +290,7 @@ def pair_grid(study: Study, count: int = 10) -> tuple[dict[str, np.ndarray], dic
     names = [f"{study.name}, {row}" for row in ("network A", "network B", "nearest of A's", "nearest of B's")]
     parts = dict(zip(names, (a.samples[:count], b.samples[:count], *closest), strict=True))
     frame = pd.concat([_pixels(x).assign(row=key, apart=apart) for key, x in parts.items()], ignore_index=True)
-    return {key: pictures(x) for key, x in parts.items()}, {names[1]: [f"{v:.2f}" for v in apart]}, frame
-
-
-def pictures(x: Tensor) -> np.ndarray:
-    """Images x [N, C, H, W] as a figure shows them: [N, H, W], colors as [N, H, W, 3] from 0 to 1."""
-    return x[:, 0].numpy() if x.shape[1] == 1 else ((x + 1) / 2).clamp(0, 1).permute(0, 2, 3, 1).numpy()
+    return {key: copying.pictures(x) for key, x in parts.items()}, {names[1]: [f"{v:.2f}" for v in apart]}, frame
 
 
 def _pixels(x: Tensor) -> pd.DataFrame:

@@ -138,6 +138,7 @@ def initialize(network: nn.Module, generator: torch.Generator | None) -> None:
 
 
 def check_size(size: int, factor: int, what: str) -> None:
+    """Refuse a `size` in pixels that is no multiple of `factor`; `what` needs it, and the error names the nearest."""
     at_least_one(size=size)
     if size % factor:
         low, high = size // factor * factor, (size // factor + 1) * factor
@@ -146,6 +147,7 @@ def check_size(size: int, factor: int, what: str) -> None:
 
 
 def check_images(x: Tensor, arguments: dict[str, Any]) -> None:
+    """Refuse images that are not [N, C, size, size] with the `channels` and `size` of a network's arguments."""
     shape = (arguments["channels"], arguments["size"], arguments["size"])
     if x.ndim != 4 or tuple(x.shape[1:]) != shape:
         raise SpikinessError(
@@ -169,6 +171,7 @@ def check_labels(labels: Tensor | None, classes: int, count: int, device: torch.
 
 
 def at_least_one(**values: int) -> None:
+    """Refuse, by its name, what is not a whole number of at least 1."""
     for name, value in values.items():
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise SpikinessError(f"{name} must be a whole number of at least 1, got {value!r}")

@@ -56,7 +56,8 @@ def fit_diffusion(
     `images_seen` counts images drawn, with replacement. With `stages`, numbers of images seen, the result is a list of
     denoisers, one as it was at each stage and the last at the end. `device` is auto, cpu, cuda or mps.
     With `checkpoint`, a folder, everything is saved there every 20 seconds and on Ctrl-C or SIGTERM; called again, it
-    goes on from there, to the bit. `.record` of each result: settings, images seen, losses along the way.
+    goes on from there, on a CPU with as many threads to the bit. `network` itself is left as it is, and results are on
+    the CPU, whatever trained them. `.record` of each result: settings, images seen, losses along the way.
     Raises `SpikinessError` on impossible values, a device that is not there, too little memory, and a checkpoint of
     other settings; `Diverged` at the first loss that is not finite, with the last good checkpoint named.
     """
