@@ -97,7 +97,7 @@ def record(
     code, modules = sources.notebook_code(source)
     declared = parameters.read(source, chapter)
     values = parameters.validate(declared, parameters.profile_values(root / "notebooks", chapter, profile), chapter)
-    inputs = {"source": code, "modules": sources.modules_digest(modules), "data": None, "torch": "2"}
+    inputs = {"source": code, "modules": sources.code_digest(modules), "data": None, "torch": "2"}
     folder = store.run_folder(profile, chapter, store.sha256(f"{profile} {chapter}".encode())[:16])
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)

@@ -11,7 +11,7 @@ from sample_chapters import GOOD, notebook, working
 
 from spikiness import runs
 from spikiness.errors import RunFailed, SpikinessError
-from spikiness.runs import runner, sources, store
+from spikiness.runs import locks, runner, sources, store
 from spikiness.runs.notebook import read, resolve
 
 LABEL = 'a "quoted" {word} \\ 50 % é; import os'
@@ -150,7 +150,7 @@ def test_the_id_depends_on_what_can_change_a_number(tmp_path, monkeypatch):
 
     differs(values={"n": 6})
     differs(profile="paper")
-    monkeypatch.setattr(sources, "modules_digest", lambda names: "other code")
+    monkeypatch.setattr(sources, "code_digest", lambda names: "other code")
     differs()
     monkeypatch.undo()
     monkeypatch.setattr("spikiness.runs.notebook.installed", lambda name: "2.99")
@@ -210,7 +210,7 @@ def test_a_failed_rerun_leaves_the_result_before_it(result, chapters, monkeypatc
     assert store.load(result.folder) == result
 
 
-def test_a_full_disk_before_the_start_is_a_failed_run(place, chapters, monkeypatch):
+def test_a_full_disk_before_the_start_leaves_nothing(place, chapters, monkeypatch):
     def full(handle):
         raise OSError(28, "No space left on device")
 
@@ -219,14 +219,15 @@ def test_a_full_disk_before_the_start_is_a_failed_run(place, chapters, monkeypat
         runs.run("good", {"n": 77}, notebooks=chapters)
     monkeypatch.undo()
     monkeypatch.setenv("SPIKINESS_HOME", str(place / "home"))
-    assert runs.find("good", {"n": 77}, notebooks=chapters).state == "failed"
+    assert runs.find("good", {"n": 77}, notebooks=chapters).state == "absent"
 
 
 def test_a_run_in_progress_is_not_started_twice(chapters, no_kernel):
     task = resolve("good", {"n": 8}, "demo", chapters)
-    store.write_json(store.partial(task.folder) / "request.json", task.request())
-    with pytest.raises(RunFailed, match=f"being run by process {os.getpid()}"):
-        runs.run("good", {"n": 8}, notebooks=chapters)
+    with locks.hold(store.lock(task.folder), "a test"):
+        assert runs.find("good", {"n": 8}, notebooks=chapters)[:2] == ("in progress", f"by process {os.getpid()}")
+        with pytest.raises(RunFailed, match=f"in use by process {os.getpid()}"):
+            runs.run("good", {"n": 8}, notebooks=chapters, wait=False)
 
 
 def test_a_page_has_todays_prose_and_the_runs_outputs(result, chapters):

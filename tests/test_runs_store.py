@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spikiness.errors import CorruptArtifact, RunFailed, SpikinessError
-from spikiness.runs import store
+from spikiness.runs import locks, store
 
 RUN = "0123456789abcdef"
 
@@ -132,7 +132,7 @@ def test_a_file_where_a_folder_should_be_is_a_clear_error(tmp_path):
 WRITER = """
 import os, sys
 from pathlib import Path
-from spikiness.runs import store
+from spikiness.runs import locks, store
 sync = os.fsync
 def slow(handle):
     sys.stdout.write("."); sys.stdout.flush()
@@ -272,17 +272,19 @@ def test_an_artefact_may_not_be_named_out_of_the_folder(folder):
 
 
 def test_states(folder):
-    import psutil
-
     work = store.partial(folder)
     assert store.state(folder) == ("absent", "", folder, RUN)
     work.mkdir(parents=True)
     assert store.state(folder)[:2] == ("failed", "interrupted: the process that ran it is gone")
-    me = {"pid": os.getpid(), "started": psutil.Process().create_time()}
-    store.write_json(work / "request.json", {"owner": me})
-    assert store.state(folder)[:2] == ("in progress", f"by process {os.getpid()}")
-    store.write_json(work / "request.json", {"owner": {**me, "started": me["started"] - 100}})  # the pid was used again
+    with locks.hold(store.lock(folder), "a test"):
+        assert store.state(folder)[:2] == ("in progress", f"by process {os.getpid()}")
     assert store.state(folder).state == "failed"
+    me = locks.owner()
+    store.write_json(store.lock(folder), {**me, "started": me["started"] - 100})  # the pid was used again
+    assert store.state(folder).state == "failed"
+    store.write_json(store.lock(folder), {**me, "machine": "another", "host": "node7"})
+    assert store.state(folder)[:2] == ("in progress", f"by process {os.getpid()} on node7")
+    locks.unlock(store.lock(folder))
     store.write_json(work / "failed.json", {"reason": "kernel died"})
     assert store.state(folder)[:3] == ("failed", "kernel died", work)
     result(folder)

@@ -1,9 +1,11 @@
 """Trained networks, kept by what made them: a change of colour retrains nothing, a change of the training everything.
+Of several processes that want the same networks one trains them and the others wait.
 
-A network is found by the code of the module that trains it and all it imports, the arguments, and torch's version. It
+A network is found by the code of the function that trains it and all it uses, the arguments, and torch's version. It
 is kept in `<home>/networks/<digest>/` as `weights.safetensors` and `networks.json`, each with its sha256.
 """
 
+import contextlib
 import dataclasses
 import inspect
 import json
@@ -23,7 +25,7 @@ from torch import Tensor, nn
 
 from spikiness import denoisers, networks
 from spikiness.errors import CorruptArtifact, SpikinessError, suggest
-from spikiness.runs import chapter, sources, store
+from spikiness.runs import chapter, locks, sources, store
 
 FORMAT = 2
 KEPT: dict[str, type[nn.Module]] = {**networks.REGISTRY, "EDM": denoisers.EDM}
@@ -44,16 +46,20 @@ def cached(fit: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     if "checkpoint" in inspect.signature(fit).parameters:  # a training cut short goes on from there
         kwargs = {"checkpoint": own, **kwargs}
     if folder.is_dir():
-        try:
+        with contextlib.suppress(CorruptArtifact):  # looked at again below, by one process alone
             return _load(folder)
-        except CorruptArtifact as error:
-            _log(f"cached networks refused, training them again: {error}")
-            _discard(folder)
-    started = time.monotonic()
-    made = fit(*args, **kwargs)
-    _save(folder, made, time.monotonic() - started)
-    shutil.rmtree(own, ignore_errors=True)
-    return _load(folder)  # what is kept, not what was made: the first run and the next give the same
+    with locks.hold(folder.with_name(f"{folder.name}.lock"), f"networks {folder.name[:8]}"):
+        if folder.is_dir():  # another process trained them while we waited, or they are damaged
+            try:
+                return _load(folder)
+            except CorruptArtifact as error:
+                locks.say(f"cached networks refused, training them again: {error}")
+                _discard(folder)
+        started = time.monotonic()
+        made = fit(*args, **kwargs)
+        _save(folder, made, time.monotonic() - started)
+        shutil.rmtree(own, ignore_errors=True)
+        return _load(folder)  # what is kept, not what was made: the first run and the next give the same
 
 
 def key(fit: Callable[..., Any], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> str:
@@ -82,7 +88,7 @@ def _qualified(fit: Callable[..., Any]) -> str:
 def _code(fit: Callable[..., Any]) -> str:
     """The digest of the code that trains."""
     if fit.__module__.partition(".")[0] == sources.PACKAGE:
-        return sources.modules_digest([fit.__module__])
+        return sources.function_digest(fit.__module__, fit.__qualname__)
     file = getattr(sys.modules.get(fit.__module__), "__file__", None)
     if file is None:
         raise SpikinessError(
@@ -135,7 +141,7 @@ def _save(folder: Path, made: Any, seconds: float) -> None:
         try:
             os.rename(work, folder)
         except OSError:
-            if not folder.is_dir():  # else another process was first, with the same networks
+            if not folder.is_dir():  # else who was taken for dead made them after all, the same ones
                 raise
         store.sync_folder(folder.parent)
     finally:
@@ -198,12 +204,3 @@ def _discard(folder: Path) -> None:
     aside = folder.with_name(f"{folder.name}.{secrets.token_hex(4)}.tmp")
     os.rename(folder, aside)
     shutil.rmtree(aside, ignore_errors=True)
-
-
-def _log(line: str) -> None:
-    """A line for who watches: in a run it goes to the log, since the page of the chapter shows what a cell prints."""
-    if path := os.environ.get("SPIKINESS_LOG"):
-        with open(path, "a", encoding="utf-8") as file:
-            file.write(f"{line}\n")
-    else:
-        sys.stderr.write(f"{line}\n")

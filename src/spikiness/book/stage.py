@@ -56,7 +56,7 @@ def changed(result: Result, root: Path) -> tuple[str, ...]:
     values = parameters.profile_values(root / "notebooks", chapter, result.profile)
     found = {
         "the code of the chapter": code != result.inputs["source"],
-        "the code of the package that it uses": sources.modules_digest(modules) != result.inputs["modules"],
+        "the code of the package that it uses": sources.code_digest(modules) != result.inputs["modules"],
         "its parameters": parameters.validate(declared, values, chapter) != result.parameters,
     }
     return tuple(what for what, differs in found.items() if differs)

@@ -1,7 +1,6 @@
 """What could be run: the chapters, their parameters, and the name a run would have; nothing here starts anything."""
 
 import copy
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,16 +25,12 @@ class Plan:
     folder: Path
 
     def request(self) -> dict[str, Any]:
-        import psutil
-
-        owner = {"pid": os.getpid(), "started": psutil.Process().create_time()}
         return {
             "chapter": self.chapter,
             "profile": self.profile,
             "id": self.id,
             "parameters": self.parameters,
             "inputs": self.inputs,
-            "owner": owner,
         }
 
 
@@ -81,41 +76,63 @@ def describe(chapter: str, notebooks: Path | None = None) -> list[dict[str, Any]
     return [row._asdict() for row in parameters.read(read(chapter, notebooks), chapter)]
 
 
+class Source:
+    """A chapter as it stands, read once, in one profile: `plan` checks values and names the run, thousands a minute.
+
+    Raises `SpikinessError` for an unknown chapter or profile.
+    """
+
+    def __init__(self, chapter: str, profile: str = "demo", notebooks: Path | None = None) -> None:
+        self.chapter, self.profile = chapter, store.profile_name(profile)
+        self.notebook = read(chapter, notebooks)
+        self.parameters = parameters.read(self.notebook, chapter)
+        chosen = parameters.profile_values(folder(notebooks), chapter, profile)
+        self._model = parameters.model(self.parameters)
+        self._own = parameters.validate(self.parameters, {}, chapter, self._model)
+        self._chosen = parameters.validate(self.parameters, chosen, f"{chapter} ({profile} profile)", self._model)
+        code, uses = sources.notebook_code(self.notebook)
+        self._inputs = {"source": code, "modules": sources.code_digest(uses)}
+        self._fingerprints: dict[str | None, str | None] = {None: None}
+
+    def plan(self, values: Mapping[str, Any] | None = None, inputs: Mapping[str, Any] | None = None) -> Plan:
+        """The run with `values` in place of the profile's; `inputs` of a planned run spare reading its data anew."""
+        chosen = parameters.validate(self.parameters, {**self._chosen, **(values or {})}, self.chapter, self._model)
+        found = {
+            **self._inputs,
+            "data": inputs["data"] if inputs else self._fingerprint(chosen.get("data")),
+            **self._larger(chosen, inputs),
+            "torch": (installed("torch") or "none").partition("+")[0],  # a CPU build gives its version's numbers
+        }
+        content = {"format": store.FORMAT, "chapter": self.chapter, "parameters": chosen, **found}
+        run_id = store.sha256(store.canonical(content).encode())[:16]
+        changed = {name: value for name, value in chosen.items() if value != self._own[name]}
+        place = store.run_folder(self.profile, self.chapter, run_id)
+        return Plan(self.chapter, self.profile, self.notebook, chosen, changed, found, run_id, place)
+
+    def _larger(self, chosen: Mapping[str, Any], inputs: Mapping[str, Any] | None) -> dict[str, Any]:
+        """The fingerprint of a second data set, where the chapter takes one."""
+        if not chosen.get("larger"):
+            return {}
+        return {"larger": inputs["larger"] if inputs else self._fingerprint(chosen["larger"])}
+
+    def _fingerprint(self, data: str | None) -> str | None:
+        if data not in self._fingerprints:
+            from spikiness import images  # imports torch: seconds
+
+            self._fingerprints[data] = images.fingerprint(data)
+        return self._fingerprints[data]
+
+
 def resolve(
     chapter: str, values: Mapping[str, Any] | None = None, profile: str = "demo", notebooks: Path | None = None
 ) -> Plan:
     """Check everything that can be checked without a kernel, and name the run.
 
     `values` replace the profile's, which replace the notebook's own. The id is a hash of the chapter's code, all
-    parameters, the package's code that it imports, the data and torch's version: equal ids give equal numbers.
+    parameters, the package's code that it uses, the data and torch's version: equal ids give equal numbers.
     Raises `SpikinessError` for an unknown chapter, profile, parameter or dataset, or an impossible value.
     """
-    notebook = read(chapter, notebooks)
-    declared = parameters.read(notebook, chapter)
-    own = parameters.validate(declared, {}, chapter)
-    chosen = parameters.profile_values(folder(notebooks), chapter, store.profile_name(profile))
-    chosen = parameters.validate(declared, chosen, f"{chapter} ({profile} profile)")
-    chosen = parameters.validate(declared, {**chosen, **(values or {})}, chapter)
-    code, modules = sources.notebook_code(notebook)
-    inputs = {
-        "source": code,
-        "modules": sources.modules_digest(modules),
-        "data": _fingerprint(chosen.get("data")),
-        **({"larger": _fingerprint(chosen["larger"])} if chosen.get("larger") else {}),  # a second data set
-        "torch": (installed("torch") or "none").partition("+")[0],  # a CPU build gives the numbers of the same version
-    }
-    content = {"format": store.FORMAT, "chapter": chapter, "parameters": chosen, **inputs}
-    run_id = store.sha256(store.canonical(content).encode())[:16]
-    changed = {name: value for name, value in chosen.items() if value != own[name]}
-    return Plan(chapter, profile, notebook, chosen, changed, inputs, run_id, store.run_folder(profile, chapter, run_id))
-
-
-def _fingerprint(data: str | None) -> str | None:
-    if data is None:
-        return None
-    from spikiness import images  # imports torch: seconds
-
-    return images.fingerprint(data)
+    return Source(chapter, profile, notebooks).plan(values)
 
 
 def find(

@@ -184,8 +184,12 @@ def _unique(values: list[Any]) -> list[Any]:
     return values
 
 
-def validate(parameters: list[Parameter], values: Mapping[Any, Any], where: str) -> dict[str, Any]:
+def validate(
+    parameters: list[Parameter], values: Mapping[Any, Any], where: str, checked_by: Any = None
+) -> dict[str, Any]:
     """All parameters of a chapter, with `values` in place of its defaults; nothing is converted, except 1 to 1.0.
+
+    `checked_by` is their `model`, where one is at hand: making it takes longer than using it.
 
     Raises one `SpikinessError` that names each field refused, its value, and what is allowed.
     """
@@ -196,7 +200,7 @@ def validate(parameters: list[Parameter], values: Mapping[Any, Any], where: str)
         _check_known(name, known, where)
     plain = {name: v.item() if getattr(v, "ndim", None) == 0 else v for name, v in values.items()}  # numpy's numbers
     try:
-        return model(parameters)(**plain).model_dump()
+        return (checked_by or model(parameters))(**plain).model_dump()
     except ValidationError as error:
         names = dict.fromkeys(str(e["loc"][0]) for e in error.errors())
         refusals = [_refusal(known[name], plain.get(name, known[name].default)) for name in names]

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from spikiness.errors import RunFailed, SpikinessError
-from spikiness.runs import processes, store
+from spikiness.runs import locks, processes, store
 from spikiness.runs.notebook import Plan, resolve
 
 WALL_LIMIT = 3 * 3600  # seconds; a paper-scale chapter may take an hour on two cores
@@ -29,25 +29,41 @@ def run(
     notebooks: Path | None = None,
     timeout: float | None = None,
     force: bool = False,
+    wait: bool = True,
 ) -> store.Result:
     """Execute one chapter, or find that it was, and return its verified result.
 
     `parameters` replace those of `profile` (smoke, demo or paper); `timeout` is a wall limit in seconds; `force` runs
-    it again. One line on stderr says how it went. Raises `SpikinessError` before anything starts where the input is
-    wrong, and `RunFailed` with the reason afterwards; the notebook of a failed run is kept.
+    it again; where another process runs it already, that one is waited for, or with `wait=False` it is refused. One
+    line on stderr says how it went. Raises `SpikinessError` before anything starts where the input is wrong, and
+    `RunFailed` with the reason afterwards; the notebook of a failed run is kept.
     """
+    return execute(resolve(chapter, parameters, profile, notebooks), timeout=timeout, force=force, wait=wait)
+
+
+def execute(task: Plan, timeout: float | None = None, force: bool = False, wait: bool = True) -> store.Result:
+    """The same for a run that is planned already."""
     if timeout is not None and not 0 < timeout < float("inf"):
         raise SpikinessError(f"timeout must be a number of seconds above 0, got {timeout!r}")
-    task = resolve(chapter, parameters, profile, notebooks)
-    found = store.state(task.folder)
-    if found.state == "in progress":
-        raise RunFailed(f"{chapter} ({profile}, {task.id}) is being run {found.reason}: wait for it, or stop it")
-    if found.state == "complete" and not force:
-        _report(f"{chapter}: {profile} {task.id}, kept from before")
-        return store.load(task.folder, task.id)
-    if found.state == "failed" and found.folder == task.folder:
-        _report(f"{chapter}: {found.reason}; running it again")
-    return _make(task, timeout or WALL_LIMIT)
+    if not force and (kept := _kept(task)):
+        return kept
+    with locks.hold(store.lock(task.folder), f"{task.chapter} ({task.profile}, {task.id})", wait):
+        if not force and (kept := _kept(task)):  # made while we waited
+            return kept
+        if task.folder.is_dir() and not force:
+            _report(f"{task.chapter}: {store.state(task.folder).reason}; running it again")
+        return _make(task, timeout or WALL_LIMIT)
+
+
+def _kept(task: Plan) -> store.Result | None:
+    """The verified result from before, if there is one."""
+    if not task.folder.is_dir():
+        return None
+    with contextlib.suppress(SpikinessError):
+        result = store.load(task.folder, task.id)
+        _report(f"{task.chapter}: {task.profile} {task.id}, kept from before")
+        return result
+    return None
 
 
 def _make(task: Plan, limit: float) -> store.Result:

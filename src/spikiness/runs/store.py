@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from spikiness.errors import CorruptArtifact, RunFailed, SpikinessError, suggest
 from spikiness.files import canonical, check_file, read_json, sha256, sync_folder, write_bytes, write_json
+from spikiness.runs import locks
 
 __all__ = [
     "canonical",
@@ -85,6 +86,11 @@ def run_folder(profile: str, chapter: str, run_id: str, root: Path | None = None
 def partial(folder: Path) -> Path:
     """The work folder of a run."""
     return folder.with_name(folder.name + ".partial")
+
+
+def lock(folder: Path) -> Path:
+    """The lock of a run: held while it is made."""
+    return folder.with_name(folder.name + ".lock")
 
 
 # ---- results
@@ -170,23 +176,14 @@ def state(folder: Path) -> State:
         except SpikinessError as error:
             return State("failed", str(error), folder, run_id)
         return State("complete", "", folder, run_id)
+    who = locks.holder(lock(folder))
+    if who and locks.alive(who) is not False:  # on another machine only its heartbeat tells: who runs it looks
+        return State("in progress", f"by {locks.name(who)}", work, run_id)
     if not work.is_dir():
         return State("absent", "", folder, run_id)
     with contextlib.suppress(CorruptArtifact):
         return State("failed", read_json(work / "failed.json")["reason"], work, run_id)
-    with contextlib.suppress(CorruptArtifact):
-        owner = read_json(work / "request.json")["owner"]
-        if _alive(owner):
-            return State("in progress", f"by process {owner['pid']}", work, run_id)
     return State("failed", "interrupted: the process that ran it is gone", work, run_id)
-
-
-def _alive(owner: dict[str, Any]) -> bool:
-    import psutil
-
-    with contextlib.suppress(psutil.Error):
-        return abs(psutil.Process(owner["pid"]).create_time() - owner["started"]) < 1
-    return False
 
 
 def every(root: Path | None = None) -> Iterator[State]:
