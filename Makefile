@@ -87,7 +87,7 @@ serve: $(READY)
 	$(BIN)/python -m http.server --bind 127.0.0.1 --directory "$(SPIKINESS_HOME)/$(PROFILE)/html" $(PORT)
 
 lock:
-	uv pip compile --quiet --universal --generate-hashes --python-version 3.11 pyproject.toml --extra book --extra test \
+	uv pip compile --quiet --universal --generate-hashes --python-version 3.11 pyproject.toml --extra book --extra batch --extra test \
 		--group pyproject.toml:build --no-emit-index-url --custom-compile-command "make lock" -o requirements.lock $(ARGS)
 
 clean:

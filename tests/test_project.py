@@ -58,13 +58,22 @@ ARROWS = {
         "theory",
         "training",
     },
-    "book": {"runs"},
+    "sweeps": {"files", "runs"},
+    "book": {"runs", "sweeps"},
 }
 NARROW = {  # where only these names of the lower part may be used
     ("runs", "images"): ("images.fingerprint",),
     ("training", "networks"): ("networks.relu_dae", "networks.classifier"),
 }
-ENGINE = {"runs", "cache", "book", "cli", "figures", "experiments"}  # need the [book] extra; the rest is the science
+ENGINE = {
+    "runs",
+    "cache",
+    "sweeps",
+    "book",
+    "cli",
+    "figures",
+    "experiments",
+}  # need the extras; the rest is the science
 
 
 def part(path: Path) -> str:
@@ -163,14 +172,14 @@ def test_the_science_installs_without_the_book_engine():
 
 def test_everything_imported_is_declared():
     names = set().union(*map(imports_of, MODULES))
-    assert distributions(names) <= declared("book").keys()
+    assert distributions(names) <= declared("book", "batch").keys()
     beside = {path.stem for path in (ROOT / "tests").glob("*.py")}
     for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
         cells = [cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
         assert distributions(imported(ast.parse("\n".join(cells)), ())) <= declared("book").keys(), path.name
     tests = [ast.parse(path.read_text(encoding="utf-8")) for path in sorted((ROOT / "tests").glob("*.py"))]
     names = {name for tree in tests for name in imported(tree, ()) if name.partition(".")[0] not in beside}
-    assert distributions(names) <= declared("book", "test").keys()
+    assert distributions(names) <= declared("book", "batch", "test").keys()
 
 
 def test_modules_stay_short():
@@ -283,7 +292,7 @@ def test_the_cpu_route_leaves_out_torch_and_cuda_only():
         }
         assert not active & dropped, f"{name} needs {active & dropped}"
     # And nothing but torch's own needs was dropped: the science and the book keep theirs.
-    assert dropped & declared("book", "test").keys() == {"torch", "torchvision"}
+    assert dropped & declared("book", "batch", "test").keys() == {"torch", "torchvision"}
     assert all(block.strip() in LOCK for block in re.split(r"^(?=[A-Za-z0-9])", rest, flags=re.MULTILINE))
 
 

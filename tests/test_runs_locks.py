@@ -59,7 +59,9 @@ def test_of_several_processes_one_at_a_time(tmp_path):
 
 @pytest.mark.parametrize("waiting", [1, 4])
 def test_a_dead_owners_lock_is_taken_over_by_one(tmp_path, waiting, capfd):
-    assert python(DIE, tmp_path / "it.lock").wait(30) == -9
+    dying = python(DIE, tmp_path / "it.lock")
+    dying.communicate(timeout=30)
+    assert dying.returncode == -9
     assert locks.alive(locks.holder(tmp_path / "it.lock")) is False
     inside, most = [], []
 

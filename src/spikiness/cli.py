@@ -13,7 +13,8 @@ from typer import echo
 from spikiness import __version__
 from spikiness.errors import RunFailed, SpikinessError, suggest
 from spikiness.runs import compare as comparison
-from spikiness.runs import notebook, parameters, runner, store
+from spikiness.runs import locks, notebook, parameters, runner, store
+from spikiness.sweeps.cli import app as sweeps
 
 app = typer.Typer(
     help="Experiments on when diffusion models memorize and when they generalize.",
@@ -22,6 +23,8 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+
+app.add_typer(sweeps, name="sweep")
 
 Profile = Annotated[str, typer.Option(help="Sizes: smoke (seconds), demo (laptop) or paper (hours).")]
 Notebooks = Annotated[Path | None, typer.Option(help="Folder of the chapters; the checkout's own by default.")]
@@ -194,6 +197,26 @@ def publish(
     from spikiness import book as builder
 
     builder.publish(chapters or None, store.home(), profile=profile)
+
+
+@app.command()
+def unlock(
+    target: Annotated[str, typer.Argument(metavar="RUN", help="The id of a run, as `spikiness list` shows it.")],
+) -> None:
+    """Remove the lock of a run whose owner is gone but cannot be seen from here, on another machine.
+
+    Nobody needs this on one machine: there, a dead process's lock is taken over at once, and elsewhere after two
+    minutes without a heartbeat.
+    """
+    found = [path for profile in store.PROFILES for path in store.home().glob(f"{profile}/runs/*/{target}*.lock")]
+    if not re.fullmatch(r"[0-9a-f]{4,16}", target) or not found:
+        raise SpikinessError(f"no lock of a run {target!r} in {store.home()}")
+    for path in found:
+        who = locks.holder(path)
+        if who and locks.alive(who):
+            raise SpikinessError(f"{path.stem} is being run by {locks.name(who)}: stop that process instead")
+        locks.unlock(path)
+        echo(f"unlocked {path.stem}")
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:

@@ -9,12 +9,15 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from spikiness import runs
 from spikiness.book import scan, stage
 from spikiness.book.stage import Chapter
 from spikiness.errors import RunFailed, SpikinessError
 from spikiness.runs import notebook as notebooks
 from spikiness.runs import parameters, store
+from spikiness.runs.notebook import resolve
+from spikiness.runs.runner import WALL_LIMIT
+from spikiness.sweeps import planning as sweeps
+from spikiness.sweeps.driver import drive, named, usable_cores
 
 COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 PROBLEM = re.compile(r"WARNING: |ERROR: |CRITICAL: |SEVERE: |^[\w.]*(?:Error|Exception): .")
@@ -117,17 +120,22 @@ def _at(home: Path | str | None) -> Iterator[None]:
 
 
 def _run(names: Sequence[str], profile: str, root: Path) -> dict[str, Chapter]:
-    """Run chapters one after another; the reasons of those that failed come together at the end."""
-    found, failed = {}, []
-    for index, name in enumerate(names, start=1):
-        _say(f"[{index}/{len(names)}] {name}")
+    """Run chapters as one small sweep, side by side where cores allow; the reasons of those that failed come together
+    at the end. At paper scale a chapter takes all cores, so they come one after another."""
+    notebooks = root / "notebooks"
+    tasks, failed = [], []
+    for name in names:
         try:
-            found[name] = Chapter(runs.run(name, profile=profile, notebooks=root / "notebooks"))
+            tasks.append(sweeps.task(resolve(name, None, profile, notebooks)))
         except SpikinessError as error:
             failed.append(str(error))
+    cores = usable_cores()
+    resources = {"cpu": cores if profile == "paper" else 1, "minutes": WALL_LIMIT // 60}
+    standing = drive(tasks, f"book-{profile}", cores, resources=resources, notebooks=notebooks)
+    failed += [f"{named(found.task)}: {found.reason}" for found in standing if found.state != "complete"]
     if failed:
         raise RunFailed(f"{len(failed)} of {len(names)} chapters failed:\n" + "\n".join(failed))
-    return found
+    return {found.task.chapter: Chapter(store.load(found.folder)) for found in standing}
 
 
 def _published(name: str, root: Path) -> Chapter | None:
