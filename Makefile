@@ -19,7 +19,7 @@ CPU_INDEX := https://download.pytorch.org/whl/cpu
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup book site publish test lint format bench bench-unet serve lock clean distclean
+.PHONY: help setup book site publish test lint format bench bench-unet bench-sweeps test-slurm serve lock clean distclean
 
 help:
 	@echo "make book       run the chapters and build the book into build/PROFILE/html"
@@ -31,6 +31,8 @@ help:
 	@echo "make lint       ruff, notebooks without outputs, no leftovers"
 	@echo "make format     mend what lint can mend: format the code, strip the notebooks"
 	@echo "make bench      measure speed against the plain loop; make bench-unet: diffusion models against two libraries"
+	@echo "make bench-sweeps  what a batch costs beside the chapters it runs; 10,000 jobs; a driver killed and killed again"
+	@echo "make test-slurm run a sweep on a real SLURM cluster of one host, made for it (root, Debian's packages)"
 	@echo "make setup      only make the environment in .venv"
 	@echo "make lock       resolve requirements.lock anew from pyproject.toml (needs uv; ARGS=--upgrade for newer versions)"
 	@echo "make clean      remove build/ (runs, trained networks, books) and caches; make distclean: .venv too"
@@ -81,6 +83,12 @@ bench: $(READY)
 
 bench-unet: $(READY)
 	$(BIN)/python benchmarks/unet.py $(ARGS)
+
+bench-sweeps: $(READY)
+	$(BIN)/python benchmarks/sweeps.py $(ARGS)
+
+test-slurm: $(READY)
+	tests/slurm/test.sh $(ARGS)
 
 serve: $(READY)
 	@test -e "$(SPIKINESS_HOME)/$(PROFILE)/html/index.html" || { echo "there is no $(PROFILE) book yet: make book PROFILE=$(PROFILE)" >&2; exit 2; }
