@@ -88,7 +88,7 @@ bench-sweeps: $(READY)
 	$(BIN)/python benchmarks/sweeps.py $(ARGS)
 
 test-slurm: $(READY)
-	tests/slurm/test.sh $(ARGS)
+	tests/slurm/test.sh $(BIN)/python
 
 serve: $(READY)
 	@test -e "$(SPIKINESS_HOME)/$(PROFILE)/html/index.html" || { echo "there is no $(PROFILE) book yet: make book PROFILE=$(PROFILE)" >&2; exit 2; }
