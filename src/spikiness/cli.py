@@ -208,8 +208,9 @@ def unlock(
     Nobody needs this on one machine: there, a dead process's lock is taken over at once, and elsewhere after two
     minutes without a heartbeat.
     """
-    found = [path for profile in store.PROFILES for path in store.home().glob(f"{profile}/runs/*/{target}*.lock")]
-    if not re.fullmatch(r"[0-9a-f]{4,16}", target) or not found:
+    known = store.PROFILES if re.fullmatch(r"[0-9a-f]{4,16}", target) else ()
+    found = [path for profile in known for path in store.home().glob(f"{profile}/runs/*/{target}*.lock")]
+    if not found:
         raise SpikinessError(f"no lock of a run {target!r} in {store.home()}")
     for path in found:
         who = locks.holder(path)

@@ -93,6 +93,7 @@ class Source:
         code, uses = sources.notebook_code(self.notebook)
         self._inputs = {"source": code, "modules": sources.code_digest(uses)}
         self._fingerprints: dict[str | None, str | None] = {None: None}
+        self._torch = (installed("torch") or "none").partition("+")[0]  # a CPU build gives its version's numbers
 
     def plan(self, values: Mapping[str, Any] | None = None, inputs: Mapping[str, Any] | None = None) -> Plan:
         """The run with `values` in place of the profile's; `inputs` of a planned run spare reading its data anew."""
@@ -101,7 +102,7 @@ class Source:
             **self._inputs,
             "data": inputs["data"] if inputs else self._fingerprint(chosen.get("data")),
             **self._larger(chosen, inputs),
-            "torch": (installed("torch") or "none").partition("+")[0],  # a CPU build gives its version's numbers
+            "torch": self._torch,
         }
         content = {"format": store.FORMAT, "chapter": self.chapter, "parameters": chosen, **found}
         run_id = store.sha256(store.canonical(content).encode())[:16]

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from typer import echo
 
-from spikiness.errors import SpikinessError
+from spikiness.errors import SpikinessError, suggest
 from spikiness.runs import locks, store
 from spikiness.sweeps import driver, grid, planning, table
 from spikiness.sweeps.planning import Standing, Task
@@ -128,20 +128,28 @@ def clean(
 ) -> None:
     """Remove what failed and interrupted runs left, and the sweep's tables; with --runs its finished runs too."""
     sweep, tasks = _read(file, notebooks)
-    standing = planning.status(tasks)
-    if any(found.state == "in progress" for found in standing):
+    place = planning.place(sweep.name)
+    if any(found.state == "in progress" for found in planning.status(tasks)) or _driven(place):
         raise SpikinessError(f"runs of {sweep.name} are in progress: stop them first")
-    finished = [found for found in standing if found.state == "complete"] if runs else []
+    finished = [task.folder for task in tasks if task.folder.is_dir()] if runs else []
     if finished and not yes:
         raise SpikinessError(f"this removes {len(finished)} finished runs: add --yes")
-    removed = 0
-    for found in standing:
-        target = found.task.folder if found in finished else store.partial(found.task.folder)
-        removed += target.is_dir()
-        shutil.rmtree(target, ignore_errors=True)
-        locks.unlock(store.lock(found.task.folder))
-    shutil.rmtree(planning.place(sweep.name), ignore_errors=True)
-    echo(f"{removed} folders of runs removed, and {planning.place(sweep.name)}", err=True)
+    left = [work for task in tasks if (work := store.partial(task.folder)).is_dir()]
+    try:
+        for folder in [*finished, *left, *([place] if place.is_dir() else [])]:
+            shutil.rmtree(folder)
+        for task in tasks:
+            if task.folder.parent.is_dir():
+                locks.unlock(store.lock(task.folder))
+    except OSError as error:
+        raise SpikinessError(f"cannot remove {error.filename}: {error.strerror or error}") from error
+    echo(f"{len(finished) + len(left)} folders of runs removed, and {place}", err=True)
+
+
+def _driven(place: Path) -> bool:
+    """Whether a driver of this sweep may be alive, here or on another machine, between two of its runs too."""
+    owners = [locks.holder(path) for path in place.glob("driver-*/driver.lock")]
+    return any(who and locks.alive(who) is not False for who in owners)
 
 
 def _read(file: Path, notebooks: Path | None) -> tuple[grid.Sweep, list[Task]]:
@@ -155,13 +163,17 @@ def _executor(profile: str | None) -> list[str]:
     named = driver.snakefile().parent / "profiles" / profile
     folder = named if named.is_dir() else Path(profile)
     if not folder.is_dir():
-        there = ", ".join(sorted(path.name for path in named.parent.iterdir()))
-        raise SpikinessError(f"no profile {profile!r}: one of {there}, or a folder with a config.yaml")
+        there = sorted(path.name for path in named.parent.glob("*"))
+        raise SpikinessError(
+            f"no profile {profile!r}{suggest(profile, there)} (one of {', '.join(there)}, or a folder with a "
+            "config.yaml)"
+        )
     return ["--profile", str(folder)]
 
 
 def _point(task: Task, varied: tuple[str, ...]) -> str:
-    return grid.shown({name: task.parameters[name] for name in varied if name in task.parameters})
+    names = ["seed" if name == grid.SEEDS and name not in task.parameters else name for name in varied]
+    return grid.shown({name: task.parameters[name] for name in names if name in task.parameters})
 
 
 def _summary(standing: list[Standing]) -> None:

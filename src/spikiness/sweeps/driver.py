@@ -86,9 +86,9 @@ def _check_room(resources: dict[str, int], cores: int, gpus: int | None, executo
 def _own(place: Path):
     """The driver's own folder, gone at the end unless something failed; those of dead drivers are cleared away."""
     for other in place.parent.glob("driver-*"):
-        if (who := locks.holder(other / "driver.lock")) and locks.alive(who) is not False:
-            continue
-        shutil.rmtree(other, ignore_errors=True)
+        who = locks.holder(other / "driver.lock")
+        if who and locks.alive(who) is False:  # one without a lock is just being made
+            shutil.rmtree(other, ignore_errors=True)
     with locks.hold(place / "driver.lock", "this sweep"):
         yield
         failed = any((place / "failed").glob("*")) if (place / "failed").is_dir() else False
@@ -240,7 +240,7 @@ def _seconds(task: Task) -> str:
 
 def _final(found: Standing, reasons: dict[str, str]) -> Standing:
     """The state of a run after a sweep; the job's own reason is the better one."""
-    if found.state == "complete" or found.task.id not in reasons:
+    if found.state in ("complete", "in progress") or found.task.id not in reasons:
         return found
     return found._replace(state="failed", reason=reasons[found.task.id])
 

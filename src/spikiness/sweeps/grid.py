@@ -14,7 +14,6 @@ Parameters have the names and the limits of the chapter's own parameters cell.
 """
 
 import itertools
-import json
 import math
 import random
 from collections.abc import Iterable, Mapping, Sequence
@@ -29,6 +28,7 @@ KEYS = ("chapter", "profile", "parameters", "grid", "list", "random", "seeds", "
 WAYS = ("grid", "list", "random")
 RESOURCES = {"cpu": 1, "gpu": 0, "memory": 2000, "minutes": 60}
 LEAST = {"cpu": 1, "gpu": 0, "memory": 1, "minutes": 1}
+MOST = 100_000  # runs; more is a slip of the keyboard, and fills the memory
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,7 @@ class Sweep:
     points: list[dict[str, Any]]
     resources: dict[str, int] = field(default_factory=lambda: dict(RESOURCES))
     varied: tuple[str, ...] = ()
+    where: str = ""  # the file, for messages
 
 
 def read(path: Path) -> Sweep:
@@ -53,28 +54,50 @@ def read(path: Path) -> Sweep:
     if not path.is_file():
         beside = sorted(file.name for file in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
         raise SpikinessError(f"no sweep file {path}{suggest(path.name, beside)}")
-    content = parameters.read_yaml(path)
     where = str(path)
+    try:
+        content = parameters.read_yaml(path)
+    except SpikinessError:
+        raise
+    except (OSError, ValueError) as error:  # no text, or an impossible date
+        raise SpikinessError(f"{where} cannot be read: {error}") from None
     _known(content, KEYS, where)
     if not isinstance(content.get("chapter"), str):
         raise SpikinessError(f"{where}: chapter is missing: write `chapter: memorization`, the name of a notebook")
+    try:
+        profile = store.profile_name(content.get("profile", "demo"))
+    except SpikinessError as error:
+        raise SpikinessError(f"{where}: {error}") from None
     points = _points(content, where)
     fixed = _map(content.get("parameters"), f"{where}: parameters")
+    varied = {name for point in points for name in point} | ({SEEDS} & set(content))
     for name in fixed:
-        if any(name in point for point in points):
+        if name in varied:
             raise SpikinessError(f"{where}: {name} is both fixed under parameters and varied: leave one")
     points = [{**fixed, **point} for point in _seeded(points, content, where)]
     return Sweep(
-        store.slug(path.stem, "sweep file name"),
+        _name(path),
         content["chapter"],
-        store.profile_name(content.get("profile", "demo")),
+        profile,
         _distinct(points, where),
         _resources(content.get("resources"), where),
         tuple(dict.fromkeys(name for point in points for name in point if name not in fixed)),
+        where,
     )
 
 
 SEEDS = "seeds"  # a point's seed, until it is known what the chapter calls it
+RECORDS = "records"  # a folder beside those of sweeps: see `machine.records`
+
+
+def _name(path: Path) -> str:
+    try:
+        name = store.slug(path.stem, "sweep file name")
+    except SpikinessError as error:
+        raise SpikinessError(f"{path}: {error}") from None
+    if name == RECORDS:
+        raise SpikinessError(f"{path}: sweep file name {name!r} is taken: choose another name")
+    return name
 
 
 def _points(content: Mapping[str, Any], where: str) -> list[dict[str, Any]]:
@@ -94,6 +117,7 @@ def _grid(grid: Any, where: str) -> list[dict[str, Any]]:
     for name, values in _map(grid, where, empty=False).items():
         if not isinstance(values, list) or not values:
             raise SpikinessError(f"{where}: {name} must be a list of values, not empty, got {values!r}")
+    _few(math.prod(map(len, grid.values())), where)
     return [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
 
 
@@ -111,9 +135,16 @@ def _random(given: Any, where: str) -> list[dict[str, Any]]:
         raise SpikinessError(f"{where}: count must be a whole number of at least 1, got {count!r}")
     if not _whole(seed, 0):
         raise SpikinessError(f"{where}: seed must be a whole number of at least 0, got {seed!r}")
+    _few(count, where)
     ranges = _map(given.get("parameters"), f"{where}: parameters", empty=False)
     draw = random.Random(seed)
-    return [{name: _drawn(draw, span, f"{where}: {name}") for name, span in ranges.items()} for _ in range(count)]
+    found: dict[str, dict[str, Any]] = {}
+    for _ in range(100 * count):  # a point that was drawn already is drawn anew
+        point = {name: _drawn(draw, span, f"{where}: {name}") for name, span in ranges.items()}
+        found.setdefault(repr(point), point)
+        if len(found) == count:
+            return list(found.values())
+    raise SpikinessError(f"{where}: count is {count}, and only {len(found)} different points were drawn: lower it")
 
 
 def _drawn(draw: random.Random, span: Any, where: str) -> Any:
@@ -125,18 +156,22 @@ def _drawn(draw: random.Random, span: Any, where: str) -> Any:
             raise SpikinessError(f"{where}: choices must be a list, not empty and alone, got {span!r}")
         return draw.choice(span["choices"])
     low, high, scale = span.get("low"), span.get("high"), span.get("scale", "linear")
-    numbers = all(isinstance(v, int | float) and not isinstance(v, bool) and math.isfinite(v) for v in (low, high))
+    numbers = _number(low) and _number(high)
     if not numbers or low >= high or scale not in ("linear", "log") or (scale == "log" and low <= 0):
         raise SpikinessError(
             f"{where}: give {{low: 0.1, high: 5.0, scale: log}} (or linear) with low below high, and above 0 for log, "
             f"or {{choices: [...]}}; got {span!r}"
         )
-    low_, high_ = (math.log(low), math.log(high)) if scale == "log" else (low, high)
+    whole = isinstance(low, int) and isinstance(high, int)
+    if whole and scale == "linear":
+        return draw.randint(low, high)
+    low_, high_ = (math.log(low), math.log(high + whole)) if scale == "log" else (low, high)
     value = draw.uniform(low_, high_)
     value = math.exp(value) if scale == "log" else value
-    if isinstance(low, int) and isinstance(high, int):
-        return min(high, max(low, round(value)))
-    return float(f"{value:.6g}")  # a value that people can type again
+    if whole:
+        return min(high, max(low, math.floor(value)))  # k as often as log(1 + 1/k), the ends too
+    value = float(f"{value:.6g}")  # a value that people can type again
+    return value if low <= value <= high else float(min(high, max(low, value)))
 
 
 def _seeded(points: Iterable[dict[str, Any]], content: Mapping[str, Any], where: str) -> list[dict[str, Any]]:
@@ -148,13 +183,17 @@ def _seeded(points: Iterable[dict[str, Any]], content: Mapping[str, Any], where:
         raise SpikinessError(
             f"{where}: seeds must be a list of whole numbers of at least 0 (or of lists of them), got {seeds!r}"
         )
+    points = list(points)
+    if any(SEEDS in point for point in points):
+        raise SpikinessError(f"{where}: {SEEDS} of the sweep and of its points: leave one")
+    _few(len(points) * len(groups), where)
     return [{**point, SEEDS: group} for point in points for group in groups]
 
 
 def _distinct(points: Sequence[dict[str, Any]], where: str) -> list[dict[str, Any]]:
     seen: dict[str, int] = {}
     for at, point in enumerate(points, start=1):
-        text = json.dumps(point, sort_keys=True)
+        text = repr(sorted(point.items(), key=lambda item: str(item[0])))
         if text in seen:
             raise SpikinessError(f"{where}: runs {seen[text]} and {at} are the same, {shown(point)}: leave one")
         seen[text] = at
@@ -175,6 +214,15 @@ def _resources(given: Any, where: str) -> dict[str, int]:
                 f"{where}: resources: {name} must be a whole number of at least {LEAST[name]}, got {value!r}"
             )
     return {**RESOURCES, **given}
+
+
+def _few(count: int, where: str) -> None:
+    if count > MOST:
+        raise SpikinessError(f"{where}: {count:,} runs: at most {MOST:,}")
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and -1e300 < value < 1e300
 
 
 def _whole(value: Any, least: int) -> bool:

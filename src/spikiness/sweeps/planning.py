@@ -36,17 +36,23 @@ class Task:
 def plan(sweep: Sweep, notebooks: Path | None = None) -> list[Task]:
     """The runs of a sweep, in its order.
 
-    Raises one `SpikinessError` for an unknown chapter or parameter, a value that the chapter refuses, or two points
-    that are the same run.
+    Raises one `SpikinessError` that names the file for an unknown chapter or parameter, a value that the chapter
+    refuses, or two points that are the same run.
     """
-    source = Source(sweep.chapter, sweep.profile, notebooks)
+    try:
+        return _tasks(sweep, Source(sweep.chapter, sweep.profile, notebooks))
+    except SpikinessError as error:
+        raise type(error)(f"{sweep.where or sweep.name}: {error}") from None
+
+
+def _tasks(sweep: Sweep, source: Source) -> list[Task]:
     tasks: dict[str, Task] = {}
     for point in sweep.points:
-        made = task(source.plan(_with_seed(point, source, sweep)))
+        made = task(source.plan(_with_seed(point, source, sweep.chapter)))
         if made.id in tasks:
             raise SpikinessError(
-                f"{sweep.name}: two points are the same run of {sweep.chapter}: {shown(point)} changes nothing that "
-                "another point has not: leave one"
+                f"two points are the same run of {sweep.chapter}: {shown(point)} changes nothing that another point "
+                "has not: leave one"
             )
         tasks[made.id] = made
     return list(tasks.values())
@@ -57,13 +63,18 @@ def task(made: Plan) -> Task:
     return Task(made.id, made.chapter, made.profile, made.parameters, made.inputs)
 
 
-def _with_seed(point: dict[str, Any], source: Source, sweep: Sweep) -> dict[str, Any]:
+def _with_seed(point: dict[str, Any], source: Source, chapter: str) -> dict[str, Any]:
     names = {p.name for p in source.parameters}
-    if SEEDS not in point or SEEDS in names or len(point[SEEDS]) > 1:
+    if SEEDS not in point or SEEDS in names:
         return point
     if "seed" not in names:
-        raise SpikinessError(f"{sweep.name}: {sweep.chapter} has no parameter seed or seeds: leave seeds out")
-    return {**{name: value for name, value in point.items() if name != SEEDS}, "seed": point[SEEDS][0]}
+        raise SpikinessError(f"{chapter} has no parameter seed or seeds: leave seeds out")
+    seeds = point[SEEDS]
+    if "seed" in point:
+        raise SpikinessError(f"{shown(point)}: seed is what seeds vary: leave one")
+    if not isinstance(seeds, list) or len(seeds) != 1:
+        raise SpikinessError(f"{chapter} takes one seed a run, got {seeds!r}: write seeds: [10, 11, 12]")
+    return {**{name: value for name, value in point.items() if name != SEEDS}, "seed": seeds[0]}
 
 
 # ---- what is there
@@ -123,8 +134,8 @@ def estimate(tasks: Sequence[Task], left: Sequence[Task], minutes: int) -> Estim
 
 
 def _relatives(task: Task) -> list[Path]:
-    place = task.folder.parent
-    return [path.parent for path in sorted(place.glob("*/environment.json"))] if place.is_dir() else []
+    found = sorted(task.folder.parent.glob("*/environment.json"))
+    return [path.parent for path in found if not path.parent.suffix]  # no .partial of a run that failed
 
 
 def _median_seconds(folders: Iterable[Path]) -> float | None:

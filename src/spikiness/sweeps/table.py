@@ -1,6 +1,7 @@
 """What a sweep measured, as two tables: results, equal on every machine, and what making them took, which is not."""
 
 import contextlib
+import importlib.util
 import io
 import json
 from collections.abc import Iterable, Sequence
@@ -12,6 +13,8 @@ from spikiness.files import read_json, write_bytes
 from spikiness.runs import store
 from spikiness.sweeps import machine, planning
 from spikiness.sweeps.planning import Task
+
+COLUMNS = ("run", "metric", "value", "low", "high", "unit", "over")
 
 
 class Tables(NamedTuple):
@@ -27,7 +30,8 @@ def collect(tasks: Iterable[Task]) -> Tables:
     """Read the results of the runs that are there.
 
     `results` has run, the parameters (lists as JSON text), metric, value, low and high (95 %), unit, and over: how
-    many things it was taken over. `costs` has run, seconds, training_seconds, device, threads, host and versions.
+    many things it was taken over; a parameter of such a name is `parameter_NAME`. `costs` has run, seconds,
+    training_seconds, device, threads, host and versions.
     Nothing but the small files is read: `verify` checks every artefact.
     """
     import pandas as pd
@@ -37,12 +41,12 @@ def collect(tasks: Iterable[Task]) -> Tables:
         try:
             content = read_json(task.folder / "result.json")
             environment = read_json(task.folder / "environment.json")
-            if content["format"] != store.FORMAT or content["id"] != task.id:
+            if content.get("format") != store.FORMAT or content.get("id") != task.id:
                 raise SpikinessError(f"another format than {store.FORMAT}, or another run; run the sweep again")
-        except (SpikinessError, KeyError) as error:
+        except SpikinessError as error:
             skipped[task.id] = "there is no result" if not task.folder.is_dir() else str(error)
             continue
-        parameters = {name: _cell(value) for name, value in content["parameters"].items()}
+        parameters = {_column(name): _cell(value) for name, value in content["parameters"].items()}
         for name, metric in content["metrics"].items():
             low, high = metric["interval"] or (None, None)
             row = {"metric": name, "value": float(metric["value"]), "low": low, "high": high}
@@ -53,6 +57,10 @@ def collect(tasks: Iterable[Task]) -> Tables:
         if column in frame:
             frame[column] = frame[column].astype(kind)  # a column of nothing is still one of numbers
     return Tables(frame, pd.DataFrame(costs), skipped)
+
+
+def _column(parameter: str) -> str:
+    return f"parameter_{parameter}" if parameter in COLUMNS else parameter
 
 
 def _cell(value: Any) -> Any:
@@ -68,7 +76,12 @@ def _costs(task: Task, environment: dict[str, Any]) -> dict[str, Any]:
 
 
 def write(tables: Tables, folder: Path, name: str) -> list[Path]:
-    """Write both tables as parquet and csv, `NAME.parquet` and `NAME-costs.parquet`; equal tables give equal bytes."""
+    """Write both tables as parquet and csv, `NAME.parquet` and `NAME-costs.parquet`; equal tables give equal bytes.
+
+    Raises `SpikinessError` where the folder cannot be written, or pyarrow is not installed.
+    """
+    if importlib.util.find_spec("pyarrow") is None:
+        raise SpikinessError("pyarrow, which writes parquet, is not installed: pip install 'spikiness[batch]'")
     written = []
     for ending, frame in (("", tables.results), ("-costs", tables.costs)):
         parquet = io.BytesIO()
