@@ -59,7 +59,7 @@ def test_every_profile_of_every_chapter_is_valid(chapter, profile):
     assert min(values["seeds"]) >= 10  # seeds below 10 are for choices, never reported
     if profile == "paper":
         # Chapters that train diffusion models by the dozen take the small digits; the transition adds MNIST.
-        dozens = {"transition": "digits", "dynamics": "digits", "duplicates": "digits"}
+        dozens = dict.fromkeys(("transition", "dynamics", "duplicates", "phase"), "digits")
         assert values["data"] == {**dozens, "cifar": "folder:cifar10-jpeg.zip"}.get(chapter, "mnist")
         assert len(values["seeds"]) >= (1 if chapter == "cifar" else 3)  # photographs are slow without a GPU
 

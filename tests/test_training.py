@@ -1,5 +1,6 @@
 """Training against closed forms, against torch's own loop, and members of an ensemble against themselves alone."""
 
+import copy
 import math
 
 import pytest
@@ -104,6 +105,52 @@ def test_schedule_warms_up_holds_and_ends_near_zero():
     assert all(0 < schedule(0, steps) <= 1 for steps in (1, 2, 7))
 
 
+def autograd_steps(network, member, optimizer, lr, steps, batch):
+    """Objective (6) through autograd, on the very batches that `descend` draws, for one of torch's own optimizers."""
+    draw = Batches([member], batch)
+    for step in range(steps):
+        x, y = draw()
+        loss = (network(y) - x).square().sum(1).mean()
+        loss = loss + member.lam * (network.w1.square().sum() + network.w2.square().sum())
+        optimizer.param_groups[0]["lr"] = lr * schedule(step, steps)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+
+@pytest.mark.parametrize(
+    ("name", "decay", "make"),
+    [
+        ("adam", 0.0, lambda w: torch.optim.Adam(w)),
+        ("rmsprop", 0.0, lambda w: torch.optim.RMSprop(w)),
+        ("adamw", 0.5, lambda w: torch.optim.AdamW(w, weight_decay=0.5)),
+        ("sgd", 0.0, lambda w: torch.optim.SGD(w, lr=1.0, momentum=0.9)),
+    ],
+)
+@pytest.mark.parametrize("tied", [True, False])
+def test_each_optimizer_takes_torch_own_steps(name, decay, make, tied):
+    member = Member(data(dtype=torch.float64), 5, 0.3, 0.05, 2)
+    start = ReLUDAE(8, 5, tied, generator=torch.Generator().manual_seed(3)).double()
+    mine, theirs = copy.deepcopy(start), copy.deepcopy(start)
+    list(descend([mine], [member], optimizer=name, lr=0.01, decay=decay, batch=16, steps=40))
+    autograd_steps(theirs, member, make(theirs.parameters()), 0.01, 40, 16)
+    assert (mine.w1 - start.w1).abs().max() > 0.05
+    for a, b in zip(mine.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-9)
+
+
+def test_decoupled_decay_shrinks_by_the_rate_alone_and_zero_decay_is_adam():
+    """Without data and penalty the gradient is zero, and W is multiplied by 1 - lr * schedule * decay each step."""
+    nothing = torch.zeros(2, 4, dtype=torch.float64)
+    network = ReLUDAE(4, 3, generator=torch.Generator().manual_seed(0)).double()
+    before = network.w1.detach().clone()
+    list(descend([network], [Member(nothing, 3, 1e-30, 0.0)], optimizer="adamw", lr=0.1, decay=0.5, batch=4, steps=20))
+    expected = math.prod(1 - 0.1 * schedule(step, 20) * 0.5 for step in range(20))
+    torch.testing.assert_close(network.w1.detach(), before * expected, rtol=1e-6, atol=0)
+    adam, adamw = (fit_dae(data(), 5, 0.2, 0.01, steps=40, batch=16, optimizer=name) for name in ("adam", "adamw"))
+    assert torch.equal(adam.w1, adamw.w1)
+
+
 def test_closing_the_loop_leaves_the_weights_it_reached():
     network, member = ReLUDAE(8, 5), Member(data(), 5, 0.2, 0.01)
     start = network.w1.detach().clone()
@@ -132,6 +179,10 @@ def test_divergence_stops_at_the_first_bad_loss_and_says_what_to_do():
         ({"batch": 7}, "batch must be even.*use 8"),
         ({"lr": -1.0}, "lr must be"),
         ({"optimizer": "adm"}, "unknown optimizer 'adm'.*did you mean 'adam'"),
+        ({"optimizer": "adamw", "decay": -0.1}, "decay must be a finite number of at least 0, got -0.1"),
+        ({"optimizer": "adamw", "decay": float("nan")}, "decay must be .* got nan"),
+        ({"optimizer": "sgd", "decay": 0.1}, "decoupled, which adamw is and sgd is not.*lam"),
+        ({"decay": 0.1}, "decoupled, which adamw is and adam is not"),
         ({"seed": -1}, "seed must be"),
         ({"seed": 1.5}, "seed must be"),
         ({"x": torch.zeros(0, 8)}, "at least one image"),

@@ -121,7 +121,7 @@ def _at(home: Path | str | None) -> Iterator[None]:
 
 def _run(names: Sequence[str], profile: str, root: Path) -> dict[str, Chapter]:
     """Run chapters as one small sweep, side by side where cores allow; the reasons of those that failed come together
-    at the end. At paper scale a chapter takes all cores, so they come one after another."""
+    at the end. At paper scale a chapter takes all cores (or OMP_NUM_THREADS), so they come one after another."""
     notebooks = root / "notebooks"
     tasks, failed = [], []
     for name in names:
@@ -130,7 +130,8 @@ def _run(names: Sequence[str], profile: str, root: Path) -> dict[str, Chapter]:
         except SpikinessError as error:
             failed.append(str(error))
     cores = usable_cores()
-    resources = {"cpu": cores if profile == "paper" else 1, "minutes": WALL_LIMIT // 60}
+    threads = int(os.environ.get("OMP_NUM_THREADS") or cores) if profile == "paper" else 1
+    resources = {"cpu": min(threads, cores), "minutes": WALL_LIMIT // 60}
     standing = drive(tasks, f"book-{profile}", cores, resources=resources, notebooks=notebooks)
     failed += [f"{named(found.task)}: {found.reason}" for found in standing if found.state != "complete"]
     if failed:

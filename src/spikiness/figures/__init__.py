@@ -1,6 +1,8 @@
 """Figures: data in, matplotlib figure out. Nothing is computed here but layout."""
 
 from spikiness.figures.copies import auroc_map, copy_times, interval_curves, interval_points, sampled_frequencies
+from spikiness.figures.phase import phase_maps, share_maps
+from spikiness.figures.robustness import setting_dots, split_columns
 from spikiness.figures.sampling import along_noise, fraction_dots
 from spikiness.figures.sizes import size_curves
 from spikiness.figures.style import GENERALIZED, MEMORIZED, THEORY, image_rows
@@ -42,12 +44,16 @@ __all__ = [
     "losses",
     "marked_histogram",
     "over_threshold",
+    "phase_maps",
     "points",
     "predicted_learned",
     "representation_bars",
     "sampled_frequencies",
     "scatter_panels",
+    "setting_dots",
     "settings",
+    "share_maps",
     "size_curves",
+    "split_columns",
     "teaser",
 ]

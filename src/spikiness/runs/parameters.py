@@ -57,18 +57,21 @@ VOCABULARY: dict[str, Meaning] = {
     **dict.fromkeys(("samples", "samples_stages", "patch"), _count),
     **dict.fromkeys(("lam_small", "lam_images", "decay_small", "decay_large"), _penalty),
     **dict.fromkeys(("sizes", "widths", "copies", "copies_mixture", "halves"), _counts),
-    **dict.fromkeys(("partners", "larger_sizes"), _counts),
+    **dict.fromkeys(("partners", "larger_sizes", "sizes_unet", "widths_unet"), _counts),
     **dict.fromkeys(("larger_width", "images_seen_larger"), _count),
     **dict.fromkeys(("sigma", "lr", "alpha"), _positive),
     **dict.fromkeys(("sigmas", "more_sigmas", "alphas"), _positives),
     "cosines": Meaning(("list[float]",), {"ge": -1, "lt": 1}, "from -1 to below 1, none twice", unique=True),
     **dict.fromkeys(("width_dit", "depth", "patch_dit"), _count),
-    "guidances": _positives,
+    **dict.fromkeys(("guidances", "rates", "scales"), _positives),
+    **dict.fromkeys(("width_mixture", "steps_mixture"), _count),
+    "lam_mixture": _penalty,
     "lam": _penalty,
     "lams": _penalties,
     "seed": _seed,
     "seeds": Meaning(("list[int]",), _seed.limits, "of at least 0, none twice", unique=True),
     "larger_seeds": Meaning(("list[int]",), _seed.limits, "of at least 0, none twice", unique=True),
+    "seeds_unet": Meaning(("list[int]",), _seed.limits, "of at least 0, none twice", unique=True),
     "calibration_seeds": Meaning(("list[int]",), {"ge": 0, "lt": 10}, "from 0 to 9, none twice", unique=True),
     "factor": Meaning(("float",), {"ge": 1}, "of at least 1"),
     "size": Meaning(("int",), {"ge": 4}, "of at least 4"),
@@ -341,7 +344,7 @@ def read_yaml(path: Path) -> dict[Any, Any]:
     except yaml.YAMLError as error:
         raise SpikinessError(f"{path}: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict | None):
-        raise SpikinessError(f"{path} must map chapters to profiles")
+        raise SpikinessError(f"{path} must be a map, name: value")
     return content or {}
 
 

@@ -7,6 +7,7 @@ its noise from a generator of its own, so a network trained among others is the 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -18,7 +19,10 @@ from spikiness.networks.relu_dae import ReLUDAE, loss_and_gradients
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "adam": lambda parameters, lr: torch.optim.Adam(parameters, lr=lr, fused=True),
     "rmsprop": lambda parameters, lr: torch.optim.RMSprop(parameters, lr=lr),
+    "adamw": lambda parameters, lr, decay=0.0: torch.optim.AdamW(parameters, lr=lr, weight_decay=decay, fused=True),
+    "sgd": lambda parameters, lr: torch.optim.SGD(parameters, lr=lr, momentum=0.9),
 }
+DECOUPLED = ("adamw",)  # optimizers that take a decay: their step multiplies weights by (1 - lr * decay)
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,7 @@ def fit_dae(
     tied: bool = True,
     optimizer: str = "adam",
     lr: float | None = None,
+    decay: float = 0.0,
     batch: int = 256,
     steps: int = 5000,
     progress: bool = False,
@@ -59,12 +64,14 @@ def fit_dae(
 
     x holds n images of d numbers each, float32 or float64 (kept); sigma is the noise's standard deviation in data
     units; `lam` is the lambda of objective (6), not an optimizer's weight decay. `lr` defaults to .1 / sqrt(d), one
-    step then moves a unit by about .1 whatever the image size. `.record` of the result says how it was trained, its
-    loss along the way and its stationarity: |gradient| at the end over |gradient| at the start.
+    step then moves a unit by about .1 whatever the image size. `decay` is the decoupled one of "adamw", which is not
+    `lam`: it multiplies weights by (1 - lr * decay) beside the step, whatever the gradient's scale. `.record` of the
+    result says how it was trained, its loss along the way and its stationarity: |gradient| at the end over |gradient|
+    at the start.
     Raises `SpikinessError` on impossible values and `Diverged` at the first loss that is not finite.
     """
     member = Member(x, width, sigma, lam, seed)
-    settings = {"optimizer": optimizer, "lr": lr, "batch": batch, "steps": steps}
+    settings = {"optimizer": optimizer, "lr": lr, "decay": decay, "batch": batch, "steps": steps}
     return fit_ensemble([member], tied=tied, progress=progress, **settings)[0]
 
 
@@ -74,6 +81,7 @@ def fit_ensemble(
     tied: bool = True,
     optimizer: str = "adam",
     lr: float | None = None,
+    decay: float = 0.0,
     batch: int = 256,
     steps: int = 5000,
     progress: bool = False,
@@ -84,7 +92,7 @@ def fit_ensemble(
     """
     members = _checked_together(members)
     networks = [_initial(member, tied) for member in members]
-    loop = descend(networks, members, optimizer=optimizer, lr=lr, batch=batch, steps=steps)
+    loop = descend(networks, members, optimizer=optimizer, lr=lr, decay=decay, batch=batch, steps=steps)
     lr = default_lr(networks[0].w1.shape[0]) if lr is None else lr
     every = max(1, steps // 50)
     losses: list[Tensor] = []
@@ -95,7 +103,7 @@ def fit_ensemble(
     for i, (network, member) in enumerate(zip(networks, members, strict=True)):
         network.record = {
             "sigma": member.sigma, "lam": member.lam, "seed": member.seed, "n": len(member.x), "steps": steps,
-            "batch": batch, "lr": lr, "optimizer": optimizer, "loss_every": every,
+            "batch": batch, "lr": lr, "optimizer": optimizer, "decay": decay, "loss_every": every,
             "loss": [float(loss[i]) for loss in losses],
             "stationarity": gradient_norm(network, member) / gradient_norm(start[i], member, draws=2, batch=256),
         }  # fmt: skip
@@ -108,12 +116,13 @@ def descend(
     *,
     optimizer: str = "adam",
     lr: float | None = None,
+    decay: float = 0.0,
     batch: int = 256,
     steps: int = 5000,
 ) -> Iterator[Step]:
     """Descend objective (6) from where the networks stand, yielding after each optimizer step; they are updated
     in place when the loop ends, is closed or diverges, and then hold the weights of the last step."""
-    make = _optimizer(optimizer)
+    make = _optimizer(optimizer, decay)
     lr = default_lr(networks[0].w1.shape[0]) if lr is None else lr
     _at_least_one(batch=batch, steps=steps)
     _positive(lr=lr)
@@ -286,9 +295,18 @@ def _is_number(value: object) -> bool:
     return not isinstance(value, bool) and isinstance(value, int | float) and math.isfinite(value)
 
 
-def _optimizer(name: str) -> Callable[..., torch.optim.Optimizer]:
+def _optimizer(name: str, decay: float) -> Callable[..., torch.optim.Optimizer]:
     if name not in OPTIMIZERS:
         raise SpikinessError(f"unknown optimizer {name!r}: one of {', '.join(OPTIMIZERS)}{suggest(name, OPTIMIZERS)}")
+    if not (_is_number(decay) and decay >= 0):
+        raise SpikinessError(f"decay must be a finite number of at least 0, got {decay!r}")
+    if name in DECOUPLED:
+        return partial(OPTIMIZERS[name], decay=decay)
+    if decay:
+        raise SpikinessError(
+            f"decay = {decay} is decoupled, which {', '.join(DECOUPLED)} is and {name} is not; the penalty of "
+            "objective (6) is lam"
+        )
     return OPTIMIZERS[name]
 
 
