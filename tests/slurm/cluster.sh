@@ -12,7 +12,8 @@
 # Clients need SLURM_CONF=DIR/slurm.conf and DIR/bin first in PATH: Snakemake's jobs forget every variable SLURM_* before
 # they call srun, and the srun in DIR/bin knows where the configuration is. Nothing is written to /etc/slurm.
 #
-# A job is ended 60 to 90 s after its start at a limit of one minute (limits are whole minutes), KILL comes 5 s later.
+# Limits are whole minutes: at one minute, TERM comes 60 to 90 s after the start, to every process of the job. KILL follows
+# as soon as the batch shell is dead of it, often within a second, and at most 5 s later.
 set -euo pipefail
 
 PORT="${SLURM_TEST_PORT:-16817}"
@@ -147,7 +148,12 @@ start() {
     return
   fi
   local port
-  if [[ -n $HOME_ && -e $HOME_/slurm.conf ]]; then stop; fi # a part of it runs, or its end was not ours
+  if [[ -n $HOME_ && -e $HOME_/slurm.conf ]]; then # a part of it runs, or its end was not ours
+    local made=""
+    [[ ! -e $HOME_/made-by-mktemp ]] || made=1
+    stop
+    if [[ -n $made ]]; then HOME_=""; fi
+  fi
   for port in "$PORT" $((PORT + 1)); do
     taken "$port" && die "port $port is taken (another cluster? choose SLURM_TEST_PORT): $(ss -Hltnp "sport = :$port" 2>/dev/null | grep -o 'users:.*')"
   done
