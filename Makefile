@@ -15,6 +15,8 @@ export OMP_WAIT_POLICY ?= PASSIVE
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 READY := .venv/ready-$(TORCH)
+# Wheels only, but for one small package (of Snakemake's) that comes as pure Python source.
+WHEELS := --only-binary :all: --no-binary connection-pool
 CPU_INDEX := https://download.pytorch.org/whl/cpu
 
 .DEFAULT_GOAL := help
@@ -48,10 +50,10 @@ $(READY): requirements.lock pyproject.toml
 	test -e $@ || $(PYTHON) -m venv --clear .venv
 ifeq ($(TORCH),cpu)
 	$(BIN)/python tools/cpu_lock.py --rest requirements.lock > .venv/cpu.lock
-	$(PIP) install --require-hashes --only-binary :all: -r .venv/cpu.lock
+	$(PIP) install --require-hashes $(WHEELS) -r .venv/cpu.lock
 	$(PIP) install --no-deps --index-url $(CPU_INDEX) $$($(BIN)/python tools/cpu_lock.py --torch requirements.lock)
 else
-	$(PIP) install --require-hashes --only-binary :all: -r requirements.lock
+	$(PIP) install --require-hashes $(WHEELS) -r requirements.lock
 endif
 	$(PIP) install --no-deps --no-build-isolation -e .
 	@touch $@
