@@ -152,7 +152,7 @@ def kill(place: Path, runs: int = 24, kills: int = 5, cores: int = 2) -> None:
     for _ in range(kills):
         before = {t.id for t in found if planning.complete(t)}
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        time.sleep(4 + 12 * draw.random())
+        time.sleep(6 + 30 * draw.random())
         process.send_signal(signal.SIGKILL)
         process.wait()
         time.sleep(2)

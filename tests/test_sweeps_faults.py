@@ -194,6 +194,17 @@ def test_a_run_that_hangs_meets_its_limit(place):
     assert gone(place)
 
 
+def test_a_job_that_does_not_start_is_a_failure_with_the_engines_log(place):
+    file = sweep(place, 2)
+    path = place / "workflow" / "Snakefile"
+    path.write_text(path.read_text().replace("spikiness.sweeps.job", "spikiness.sweeps.no_job"))
+    assert finish(place, file) == 1
+    (log,) = (place / "home" / "sweeps" / "many").glob("driver-*/engine.log")
+    assert f"its job ended without a word: see {log}" in said(place)
+    assert "No module named spikiness.sweeps.no_job" in log.read_text()
+    assert "2 runs: 2 failed" in said(place)
+
+
 def test_a_dead_owners_lock_on_a_run_is_taken_over(place):
     file = sweep(place, 1)
     folder = planned(place, file)[0].folder

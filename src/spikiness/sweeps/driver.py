@@ -49,13 +49,27 @@ def drive(
     if missing:
         _check_installed()
         place = planning.place(name) / f"driver-{secrets.token_hex(4)}"
-        with _own(place):
+        _clear(place.parent)
+        with locks.hold(place / "driver.lock", "this sweep"):
             planning.save(place / "plan.json", missing, resources, notebooks)
             _run(place, missing, cores, resources, gpus, notebooks, executor)
             reasons = _reasons(place)
-    else:
-        reasons = {}
-    return [_final(found, reasons) for found in planning.status(tasks)]
+        if all(planning.complete(task) for task in missing):
+            shutil.rmtree(place, ignore_errors=True)
+        else:  # kept until the next start: the engine's log says what a run's own notebook does not
+            wordless = f"its job ended without a word: see {place / 'engine.log'}"
+            reasons = dict.fromkeys((task.id for task in missing), "") | reasons
+            return [_final(found, reasons, wordless) for found in planning.status(tasks)]
+    return planning.status(tasks)
+
+
+def _clear(folder: Path) -> None:
+    """Remove the folders of drivers that are gone; one without a lock is just being made."""
+    for other in folder.glob("driver-*"):
+        who = locks.holder(other / "driver.lock")
+        old = (other / "plan.json").exists() and who is None
+        if old or (who and locks.alive(who) is False):
+            shutil.rmtree(other, ignore_errors=True)
 
 
 def usable_cores() -> int:
@@ -80,20 +94,6 @@ def _check_room(resources: dict[str, int], cores: int, gpus: int | None, executo
         raise SpikinessError(
             f"a run takes {resources['gpu']} GPUs and there are {here}: set gpu: 0 to run on the CPU, or give --gpus"
         )
-
-
-@contextlib.contextmanager
-def _own(place: Path):
-    """The driver's own folder, gone at the end unless something failed; those of dead drivers are cleared away."""
-    for other in place.parent.glob("driver-*"):
-        who = locks.holder(other / "driver.lock")
-        if who and locks.alive(who) is False:  # one without a lock is just being made
-            shutil.rmtree(other, ignore_errors=True)
-    with locks.hold(place / "driver.lock", "this sweep"):
-        yield
-        failed = any((place / "failed").glob("*")) if (place / "failed").is_dir() else False
-    if not failed:
-        shutil.rmtree(place, ignore_errors=True)
 
 
 def _run(
@@ -127,7 +127,8 @@ def _run(
             raise
         finally:
             engine.stdin.close()  # type: ignore[union-attr]
-    if engine.returncode and not _names(place / "failed") and not _names(place / "done"):
+    started = "RuleException" in log.read_text(encoding="utf-8", errors="replace")  # what a job that failed leaves
+    if engine.returncode and not started and not _names(place / "failed") and not _names(place / "done"):
         raise RunFailed(f"Snakemake did not start:\n{_tail(log)}")
 
 
@@ -238,11 +239,11 @@ def _seconds(task: Task) -> str:
     return ""
 
 
-def _final(found: Standing, reasons: dict[str, str]) -> Standing:
-    """The state of a run after a sweep; the job's own reason is the better one."""
-    if found.state in ("complete", "in progress") or found.task.id not in reasons:
+def _final(found: Standing, reasons: dict[str, str], wordless: str) -> Standing:
+    """The state of a run after a sweep: what its job says, else the run itself."""
+    if found.state not in ("absent", "failed") or found.task.id not in reasons:
         return found
-    return found._replace(state="failed", reason=reasons[found.task.id])
+    return found._replace(state="failed", reason=reasons[found.task.id] or found.reason or wordless)
 
 
 def _tail(log: Path) -> str:
