@@ -120,8 +120,10 @@ def test_another_machines_lock_is_waited_for_while_its_heart_beats(tmp_path, cap
 
 def test_who_was_taken_for_dead_does_not_remove_the_new_owners_lock(tmp_path):
     path = tmp_path / "it.lock"
-    with locks.hold(path, "a thing"):
+    with locks.hold(path, "a thing") as ours:
+        assert ours()
         locks.write_json(path, elsewhere(token="theirs"))
+        assert not ours()  # and a run then leaves the result to them
     assert locks.holder(path)["token"] == "theirs"
 
 

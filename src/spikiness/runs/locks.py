@@ -14,7 +14,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,49 +28,59 @@ NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EM
 
 
 @contextlib.contextmanager
-def hold(path: Path, what: str, wait: bool = True) -> Iterator[None]:
+def hold(path: Path, what: str, wait: bool = True) -> Iterator[Callable[[], bool]]:
     """Own the lock file `path` while the block runs; `what` names in messages what is locked.
 
     Another's lock is waited for, with one line that says whose, or with `wait=False` refused by `RunFailed`. A dead
-    owner's is taken over. Raises `SpikinessError` where the folder cannot be written.
+    owner's is taken over. What the block gets says, when called, whether the lock is still ours: a process that was
+    suspended for long may have been taken for dead. Raises `SpikinessError` where the folder cannot be written.
     """
     me = owner()
     _acquire(path, me, what, wait)
     ended = threading.Event()
     beating = threading.Thread(target=_beat, args=(path, me["token"], ended), daemon=True)
-    beating.start()
     try:
-        yield
+        beating.start()
+        yield lambda: _token(path) == me["token"]
     finally:
         ended.set()
-        beating.join()
-        if _token(path) == me["token"]:  # else it was taken for dead and taken over: the new owner's stays
-            path.unlink(missing_ok=True)
-        _heart(path, me["token"]).unlink(missing_ok=True)
+        try:
+            if _token(path) == me["token"]:  # else it was taken for dead and taken over: the new owner's stays
+                path.unlink(missing_ok=True)
+        finally:
+            beating.join()
+            _heart(path, me["token"]).unlink(missing_ok=True)
 
 
 def owner() -> dict[str, Any]:
     """Who this process is, to be known again later and from elsewhere."""
-    import psutil
-
     return {
         "host": socket.gethostname(),
         "machine": _machine(),
         "pid": os.getpid(),
-        "started": psutil.Process().create_time(),
+        "started": _started(os.getpid()),
         "token": secrets.token_hex(8),
     }
 
 
 def alive(who: dict[str, Any]) -> bool | None:
     """Whether an owner lives; None where that cannot be seen from this machine."""
-    import psutil
-
     if who.get("machine") != _machine():
         return None
+    return (started := _started(who["pid"])) is not None and abs(started - who["started"]) < 1
+
+
+def _started(pid: int) -> float | None:
+    """When a process started, on a clock that nobody sets: a pid may be used again. None where there is none."""
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        return float(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])  # ticks since the boot
+    if Path("/proc/self/stat").exists():
+        return None
+    import psutil  # not Linux
+
     with contextlib.suppress(psutil.Error):
-        return abs(psutil.Process(who["pid"]).create_time() - who["started"]) < 1
-    return False
+        return psutil.Process(pid).create_time()
+    return None
 
 
 def holder(path: Path) -> dict[str, Any] | None:
@@ -135,7 +145,7 @@ def _claim(path: Path, me: dict[str, Any]) -> bool:
                 return _claim_exclusively(path, me)
             if not isinstance(error, FileExistsError):
                 raise
-            return False
+            return os.stat(own).st_nlink == 2  # a network file system may have lost its answer to a link that it made
         finally:
             own.unlink(missing_ok=True)
     except OSError as error:

@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -47,12 +47,12 @@ def execute(task: Plan, timeout: float | None = None, force: bool = False, wait:
         raise SpikinessError(f"timeout must be a number of seconds above 0, got {timeout!r}")
     if not force and (kept := _kept(task)):
         return kept
-    with locks.hold(store.lock(task.folder), f"{task.chapter} ({task.profile}, {task.id})", wait):
+    with locks.hold(store.lock(task.folder), f"{task.chapter} ({task.profile}, {task.id})", wait) as ours:
         if not force and (kept := _kept(task)):  # made while we waited
             return kept
         if task.folder.is_dir() and not force:
             _report(f"{task.chapter}: {store.state(task.folder).reason}; running it again")
-        return _make(task, timeout or WALL_LIMIT)
+        return _make(task, timeout or WALL_LIMIT, ours)
 
 
 def _kept(task: Plan) -> store.Result | None:
@@ -66,12 +66,14 @@ def _kept(task: Plan) -> store.Result | None:
     return None
 
 
-def _make(task: Plan, limit: float) -> store.Result:
+def _make(task: Plan, limit: float, ours: Callable[[], bool]) -> store.Result:
     start, work = time.monotonic(), store.partial(task.folder)
     reason = "interrupted"
     try:
         _prepare(task, work)
         reason = _execute(work, task, start, limit)
+        if not ours():
+            reason = "another process took this run over, and makes it"
         if not reason:
             _complete(task, work, time.monotonic() - start)
     except OSError as error:
@@ -83,7 +85,7 @@ def _make(task: Plan, limit: float) -> store.Result:
         seconds = time.monotonic() - start
         outcome = f"failed after {seconds:.0f} s: {reason}" if reason else f"done in {seconds:.0f} s"
         _report(f"{task.chapter}: {task.profile} {task.id}, {outcome}")
-        if reason and work.is_dir():
+        if reason and work.is_dir() and ours():
             with contextlib.suppress(SpikinessError):  # a full disk: a run without a live owner reads as failed too
                 store.write_json(work / "failed.json", {"reason": reason, "seconds": round(seconds, 2)})
     if reason:

@@ -5,6 +5,7 @@ in the package, and so on. A change of another function of the same module rerun
 """
 
 import ast
+import contextlib
 import functools
 import json
 from collections.abc import Iterable, Iterator, Sequence
@@ -209,7 +210,7 @@ def _is_module(name: str) -> bool:
 
 def _module_file(name: str) -> Path:
     root = Path(__file__).parents[1].joinpath(*name.split(".")[1:])
-    return root / "__init__.py" if root.is_dir() else root.with_suffix(".py")
+    return root / "__init__.py" if (root / "__init__.py").is_file() else root.with_name(f"{root.name}.py")
 
 
 def _bindings(node: ast.Import | ast.ImportFrom, package: str) -> dict[str, tuple[str, str]]:
@@ -261,6 +262,8 @@ def imported_names(notebook: Any) -> set[str]:
 
 
 def _cell(source: str) -> ast.Module | str:
+    with contextlib.suppress(SyntaxError):
+        return ast.parse(source)
     lines = [line for line in source.splitlines() if not line.lstrip().startswith(("%", "!"))]  # IPython's own
     try:
         return ast.parse("\n".join(lines))

@@ -45,7 +45,7 @@ def drive(
     resources = {**RESOURCES, **(resources or {})}
     cores = cores or usable_cores()
     _check_room(resources, cores, gpus, executor)
-    missing = [task for task in tasks if not planning.complete(task)]
+    missing = [found.task for found in planning.status(tasks, verified=True) if found.state != "complete"]
     if missing:
         _check_installed()
         place = planning.place(name) / f"driver-{secrets.token_hex(4)}"
@@ -66,8 +66,9 @@ def drive(
 def _clear(folder: Path) -> None:
     """Remove the folders of drivers that are gone; one without a lock is just being made."""
     for other in folder.glob("driver-*"):
+        planned = (other / "plan.json").exists()  # looked at before the lock, which is taken first and given back last
         who = locks.holder(other / "driver.lock")
-        old = (other / "plan.json").exists() and who is None
+        old = planned and who is None
         if old or (who and locks.alive(who) is False):
             shutil.rmtree(other, ignore_errors=True)
 
@@ -114,7 +115,7 @@ def _run(
     with log.open("ab") as file:
         engine = subprocess.Popen(
             command,
-            env={**os.environ, "OMP_WAIT_POLICY": "PASSIVE", processes.MARK: mark},
+            env=_environ(mark),
             stdin=subprocess.PIPE,
             stdout=file,
             stderr=file,
@@ -127,9 +128,18 @@ def _run(
             raise
         finally:
             engine.stdin.close()  # type: ignore[union-attr]
+            if engine.returncode:
+                processes.kill(mark)  # an engine that was killed leaves its jobs
+    if engine.returncode < 0:
+        raise RunFailed(f"Snakemake was ended by signal {-engine.returncode}; the same command goes on from here")
     started = "RuleException" in log.read_text(encoding="utf-8", errors="replace")  # what a job that failed leaves
     if engine.returncode and not started and not _names(place / "failed") and not _names(place / "done"):
         raise RunFailed(f"Snakemake did not start:\n{_tail(log)}")
+
+
+def _environ(mark: str) -> dict[str, str]:
+    mine = {name: value for name, value in os.environ.items() if name != "SNAKEMAKE_PROFILE"}
+    return {**mine, "OMP_WAIT_POLICY": "PASSIVE", processes.MARK: mark}
 
 
 def snakefile(notebooks: Path | None = None) -> Path:

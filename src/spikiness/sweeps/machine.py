@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,12 +22,13 @@ def devices(count: int) -> Iterator[None]:
     if count == 0 or "SLURM_JOB_ID" in os.environ:  # SLURM gives each job its own
         yield
         return
+    host = "".join(c for c in socket.gethostname().lower() if c.isalnum())[:40]
     free = [name for name in named.split(",") if name] or [str(i) for i in range(gpus())]
     with contextlib.ExitStack() as held:
         mine: list[str] = []
         for name in free:
             with contextlib.suppress(RunFailed):
-                path = store.under(store.home(), "sweeps", f"gpu-{name.lower()}.lock")
+                path = store.under(store.home(), "sweeps", f"gpu-{host}-{name.lower()}.lock")
                 held.enter_context(locks.hold(path, f"GPU {name}", wait=False))
                 mine.append(name)
             if len(mine) == count:
