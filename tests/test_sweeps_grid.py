@@ -224,7 +224,7 @@ REFUSED = [
     (HEAD + "grid: {n: [1:30]}", ["'1:30' would be read in another base"]),
     (HEAD + "grid: {n: [2026-13-45]}", ["cannot be read"]),
     (HEAD + "grid: {n: [1", ["expected"]),
-    ("- 3", ["must map"]),
+    ("- 3", ["must be a map"]),
 ]
 
 
