@@ -277,7 +277,7 @@ def test_profiles_replace_values_and_demo_is_the_notebook(tmp_path):
         ("good: {paper: {n: 3}}\n", "no smoke values for 'good': add `good: {smoke: {}}`"),
         ("good: {smoke: 3}\n", "no smoke values"),
         ("good: [1]\n", "must map smoke and paper"),
-        ("[1]\n", "must map chapters"),
+        ("[1]\n", "must be a map"),
         ("good: {smoke: !!python/object/apply:os.system [touch here]}\n", "could not determine a constructor"),
         ("good: {", "profiles.yaml"),
     ],
