@@ -120,21 +120,21 @@ def test_a_sweep_makes_every_run_once_and_then_nothing(place):
 def test_a_driver_killed_at_any_moment_loses_nothing_and_repeats_nothing(place):
     file = sweep(place, 6, napping=0.4)
     draw = random.Random(0)
-    ended: Counter = Counter()
+    finished: dict[int, int] = {}  # how often a run had begun when it was seen complete: never again after that
     for _ in range(3):
         process = start(place, file, "--cores", "2")
         time.sleep(2.5 + 5 * draw.random())
         process.kill()
         process.wait()
         assert gone(place), marked(place)  # the engine and its jobs end with their driver
-        now = diary(place) if (place / "diary").exists() else Counter()
-        again = [n for n in range(1, 7) if now[f"end {n}"] > 1]
-        assert not again
-        ended = now
+        complete = {
+            found.task.parameters["n"] for found in sweeps.status(planned(place, file)) if found.state == "complete"
+        }
+        assert complete >= finished.keys()
+        for n in complete - finished.keys():
+            finished[n] = diary(place)[f"start {n}"]
     assert finish(place, file, "--cores", "2") == 0
-    final = diary(place)
-    whole = [n for n in range(1, 7) if ended[f"end {n}"]]
-    assert all(final[f"start {n}"] >= ended[f"start {n}"] for n in whole)
+    assert {n: diary(place)[f"start {n}"] for n in finished} == finished
     states = [found.state for found in sweeps.status(planned(place, file), verified=True)]
     assert states == ["complete"] * 6
     killed = results(place, file)

@@ -1,7 +1,6 @@
 """The `spikiness` command: run chapters, see what there is, compare a rerun with another, build the book."""
 
 import re
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ from typer import echo
 from spikiness import __version__
 from spikiness.errors import RunFailed, SpikinessError, suggest
 from spikiness.runs import compare as comparison
-from spikiness.runs import locks, notebook, parameters, runner, store
+from spikiness.runs import locks, notebook, parameters, processes, runner, store
 from spikiness.sweeps.cli import app as sweeps
 
 app = typer.Typer(
@@ -222,17 +221,13 @@ def unlock(
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Run the command; bad input is one line on stderr and exit status 2."""
-    signal.signal(signal.SIGTERM, _terminate)
+    processes.exit_on_sigterm()
     try:
         app(args=_joined(sys.argv[1:] if argv is None else argv), prog_name="spikiness")
     except SpikinessError as error:
         echo(f"spikiness: {error}", err=True)
         sys.exit(2)
     sys.exit(0)
-
-
-def _terminate(number: int, frame: Any) -> NoReturn:
-    sys.exit(128 + number)  # raised where the run waits, which stops its kernel on the way out
 
 
 def _joined(argv: Sequence[str]) -> list[str]:

@@ -6,21 +6,20 @@ this or another machine sees where the sweep stands. In `<home>/sweeps/records/`
 
 import contextlib
 import os
-import signal
 import socket
 import sys
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from spikiness.errors import RunFailed, SpikinessError
-from spikiness.runs import runner, store
+from spikiness.runs import processes, runner, store
 from spikiness.runs.notebook import Source
 from spikiness.sweeps import machine, planning
 
 
 def main() -> NoReturn:
     """Make one run and exit with 0, 1 where it failed, or 143 where it was stopped."""
-    signal.signal(signal.SIGTERM, _terminate)
+    processes.exit_on_sigterm()
     file, run_id, threads = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
     os.environ["OMP_NUM_THREADS"] = threads  # one worker per core, one thread each
     sys.exit(make(file, run_id))
@@ -60,10 +59,6 @@ def _execute(task: planning.Task, notebooks: Path, limit: float) -> None:
     if not there:
         record = {"host": socket.gethostname(), "job": os.environ.get("SLURM_JOB_ID", "")}
         store.write_json(machine.records() / f"{task.id}.json", record)
-
-
-def _terminate(number: int, frame: Any) -> NoReturn:
-    sys.exit(128 + number)  # raised where the run waits, which stops its kernel on the way out
 
 
 if __name__ == "__main__":

@@ -18,12 +18,11 @@ def records() -> Path:
 @contextlib.contextmanager
 def devices(count: int) -> Iterator[None]:
     """Own `count` of this machine's GPUs while the block runs, where jobs must share them out among themselves."""
-    named = os.environ.get("CUDA_VISIBLE_DEVICES", "")
     if count == 0 or "SLURM_JOB_ID" in os.environ:  # SLURM gives each job its own
         yield
         return
     host = "".join(c for c in socket.gethostname().lower() if c.isalnum())[:40]
-    free = [name for name in named.split(",") if name] or [str(i) for i in range(gpus())]
+    free = gpus()
     with contextlib.ExitStack() as held:
         mine: list[str] = []
         for name in free:
@@ -39,8 +38,8 @@ def devices(count: int) -> Iterator[None]:
         yield
 
 
-def gpus() -> int:
-    """How many GPUs this machine shows, without importing torch."""
-    if named := os.environ.get("CUDA_VISIBLE_DEVICES"):
-        return len([name for name in named.split(",") if name not in ("", "-1")])
-    return len([path for path in Path("/dev").glob("nvidia[0-9]*") if path.name[6:].isdigit()])
+def gpus() -> list[str]:
+    """The GPUs that this process may use, without importing torch: those of $CUDA_VISIBLE_DEVICES where it is set."""
+    if (named := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
+        return [name for name in named.split(",") if name not in ("", "-1")]
+    return sorted(path.name[6:] for path in Path("/dev").glob("nvidia[0-9]*") if path.name[6:].isdigit())
