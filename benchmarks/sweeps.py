@@ -148,20 +148,24 @@ def kill(place: Path, runs: int = 24, kills: int = 5, cores: int = 2) -> None:
     )
     command = cli("sweep", "run", file, "--cores", cores, "--notebooks", folder)
     found, draw = sweeps.plan(sweeps.read(file), folder), random.Random()
-    lost = repeated = 0
+    lost, sealed = 0, {}  # how often a run had begun when it was first seen finished
     for _ in range(kills):
         before = {t.id for t in found if planning.complete(t)}
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        time.sleep(6 + 30 * draw.random())
+        time.sleep(5 + 8 * draw.random())
         process.send_signal(signal.SIGKILL)
         process.wait()
         time.sleep(2)
         after = {t.id for t in found if planning.complete(t)}
         lost += len(before - after)
+        lines = diary.read_text().split("\n")
+        for task in found:
+            if task.id in after:
+                sealed.setdefault(task.parameters["n"], lines.count(f"start {task.parameters['n']}"))
         print(f"kill: driver killed with {len(after)} of {runs} runs done")
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     lines = diary.read_text().split("\n")
-    repeated = sum(max(0, lines.count(f"end {n}") - 1) for n in range(1, runs + 1))
+    repeated = sum(lines.count(f"start {n}") > begun for n, begun in sealed.items())
     interrupted = sum(max(0, lines.count(f"start {n}") - 1) for n in range(1, runs + 1))
     first = made(place / "killed", found)
     os.environ["SPIKINESS_HOME"] = str(place / "straight")

@@ -53,12 +53,17 @@ def sweep(place, runs, chapter="naps", napping=0.1, name="many", **resources):
     return file
 
 
+def hear_ctrl_c():
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def start(place, file, *options, command="run"):
     said = (place / "said.txt").open("ab")
     words = ["-m", "spikiness.cli", "sweep", command, str(file), "--notebooks", str(place / "notebooks"), *options]
     code = f"import sys; from spikiness.cli import main; main({words[2:]!r})"
     with said:
-        return subprocess.Popen([sys.executable, "-c", code], stdout=said, stderr=said)
+        # a shell's background job, as this test may be, starts with Ctrl-C ignored; a terminal's command does not
+        return subprocess.Popen([sys.executable, "-c", code], stdout=said, stderr=said, preexec_fn=hear_ctrl_c)
 
 
 def finish(place, file, *options, limit=240, **more):
@@ -157,6 +162,21 @@ def test_sigterm_and_ctrl_c_stop_all_and_the_same_command_goes_on(place):
         assert "stopped: 0 of 4 runs are done" in said(place)
     assert {found.state for found in sweeps.status(planned(place, file))} <= {"absent", "failed"}
     assert not list(place.glob("home/smoke/runs/naps/*.lock"))
+
+
+def test_nothing_is_started_after_the_driver_is_killed(place):
+    file = sweep(place, 8, napping=20)
+    process = start(place, file, "--cores", "2")
+    end = time.monotonic() + 60
+    while (not (place / "diary").exists() or len(diary(place)) < 2) and time.monotonic() < end:
+        time.sleep(0.1)
+    process.kill()
+    process.wait()
+    assert gone(place, limit=5), marked(place)  # long before the two runs would have ended by themselves
+    begun = diary(place)
+    assert sum(begun.values()) == 2  # and neither Snakemake nor an orphan of it began another
+    time.sleep(3)
+    assert diary(place) == begun
 
 
 def test_two_sweeps_over_the_same_grid_share_the_runs(place):

@@ -1,10 +1,13 @@
-"""Snakemake in a process that does not outlive who started it: `python -m spikiness.sweeps.engine ARGUMENTS`.
+"""Snakemake under a watcher that does not outlive who started it: `python -m spikiness.sweeps.engine ARGUMENTS`.
 
-Its stdin stays open as long as the driver lives. When the driver is gone, whatever way, the engine ends and so do the
-jobs that it started on this machine; the runs are then interrupted, and the next start makes them.
+The watcher's stdin stays open as long as the driver lives. When the driver is gone, whatever way, Snakemake ends first,
+so that it starts nothing more, and then the jobs that it started on this machine; their runs are interrupted, and the
+next start makes them.
 """
 
 import os
+import signal
+import subprocess
 import sys
 import threading
 
@@ -12,16 +15,24 @@ from spikiness.runs import processes
 
 
 def main() -> None:
-    """Run Snakemake with this process's arguments."""
-    threading.Thread(target=_follow_driver, daemon=True).start()
-    from snakemake.cli import main as snakemake
+    """Run Snakemake with this process's arguments, pass signals on to it, and exit with its status."""
+    snakemake = subprocess.Popen([sys.executable, "-P", "-m", "snakemake", *sys.argv[1:]], stdin=subprocess.DEVNULL)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, frame: snakemake.send_signal(number))
+    alone = threading.Event()
+    watching = threading.Thread(target=_follow_driver, args=(snakemake, alone), daemon=True)
+    watching.start()
+    status = snakemake.wait()
+    if alone.is_set():
+        watching.join()  # it has jobs to end, and ends this process after them
+    sys.exit(status)
 
-    snakemake(sys.argv[1:])
 
-
-def _follow_driver() -> None:
-    while os.read(0, 1024):  # not sys.stdin: its buffer would be locked when the engine ends
+def _follow_driver(snakemake: subprocess.Popen[bytes], alone: threading.Event) -> None:
+    while os.read(0, 1024):  # not sys.stdin: its buffer would be locked when this process ends
         pass
+    alone.set()
+    snakemake.kill()
     processes.kill(os.environ[processes.MARK])
     os._exit(1)
 
