@@ -12,6 +12,7 @@ from matplotlib.patches import Patch
 
 from spikiness.figures.style import GENERALIZED, MEMORIZED, THEORY
 
+WIDEST = 8.8  # inches of a figure: more would be shrunk on the page, letters and all
 LINES = ("-", "--", ":", "-.")
 
 
@@ -53,9 +54,9 @@ def phase_maps(
         axis.imshow(values, vmin=0, vmax=2, cmap=ListedColormap(list(colors.values())), origin="lower", aspect="auto")
         for cell in mine[mine.phase != mine.theory].itertuples():
             at = list(values.columns).index(getattr(cell, x)), list(values.index).index(getattr(cell, y))
-            axis.plot(*at, "o", ms=6, color=colors[cell.theory], mec="white", mew=0.8)
+            axis.plot(*at, "o", ms=4.5, color=colors[cell.theory], mec="white", mew=0.8)
     handles = [Patch(color=color) for color in colors.values()]
-    handles.append(Line2D([], [], ls="", marker="o", ms=6, color=THEORY, mec="white"))
+    handles.append(Line2D([], [], ls="", marker="o", ms=5, color=THEORY, mec="white"))
     names = [*phases, "the theory's phase, where it differs"]
     fig.legend(handles, names, loc="outside upper center", ncols=len(names), columnspacing=1.2)
     return fig
@@ -64,19 +65,20 @@ def phase_maps(
 def _panels(
     table: pd.DataFrame, x: str, y: str, row: str, column: str, labels: dict[str, str]
 ) -> tuple[Figure, dict[tuple, plt.Axes]]:
-    """Axes by (row, column), with titles, and with ticks at every cell."""
+    """Axes by (row, column), with titles, and with ticks at the cells."""
     rows, columns = sorted(table[row].unique()), sorted(table[column].unique())
     xs, ys = sorted(table[x].unique()), sorted(table[y].unique())
-    across = max(0.36 * len(xs) + 0.5, 2.2)
-    size = (across * len(columns) + 1.4, (0.3 * len(ys) + 0.9) * len(rows) + 0.5)
+    width = min(max(0.36 * len(xs) + 0.5, 2.2) * len(columns) + 1.4, WIDEST)
+    size = (width, (max(0.3 - 0.03 * len(rows), 0.18) * len(ys) + 0.6) * len(rows) + 0.9)
+    every = [2 if len(at) > 8 else 1 for at in (xs, ys)]  # more labels than these would touch
     fig, grid = plt.subplots(len(rows), len(columns), figsize=size, sharex=True, sharey=True, squeeze=False)
     found = {(r, c): grid[i, j] for i, r in enumerate(rows) for j, c in enumerate(columns)}
     for (r, c), axis in found.items():
         name = f"{labels.get(row, row)} = {r:g}, {labels.get(column, column)} = {c:g}"
         axis.set_title(name, fontsize=9.5)
         axis.grid(False)
-        axis.set_xticks(range(len(xs)), [f"{v:g}" for v in xs], rotation=60, fontsize=8.5)
-        axis.set_yticks(range(len(ys)), [f"{v:g}" for v in ys], fontsize=8.5)
+        axis.set_xticks(range(0, len(xs), every[0]), [f"{v:g}" for v in xs[:: every[0]]], rotation=60, fontsize=8.5)
+        axis.set_yticks(range(0, len(ys), every[1]), [f"{v:g}" for v in ys[:: every[1]]], fontsize=8.5)
     for axis in grid[-1]:
         axis.set_xlabel(labels.get(x, x))
     for axis in grid[:, 0]:
