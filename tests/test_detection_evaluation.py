@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score, roc_curve
 
-from spikiness import detection
+from spikiness.detection import evaluation as detection
 from spikiness.detection import evaluate
 from spikiness.errors import SpikinessError
 from spikiness.measures import wilson

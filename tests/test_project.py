@@ -43,7 +43,7 @@ ARROWS = {
     "jacobians": {"denoisers"},
     "networks": {"denoisers"},
     "training": {"denoisers", "files", "networks"},
-    "detection": {"representations", "measures"},
+    "detection": {"denoisers", "files", "images", "measures", "networks", "representations", "sampling"},
     "steering": {"representations"},
     "cache": {"denoisers", "runs", "networks", "images"},
     "experiments": {

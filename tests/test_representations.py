@@ -2,12 +2,14 @@
 
 import pytest
 import torch
+from scipy.stats import kstest
 from torch import nn
 
 from spikiness.denoisers import EDM
 from spikiness.errors import SpikinessError
-from spikiness.networks import DiT, TimeDAE, UNet
-from spikiness.representations import capture, layers
+from spikiness.networks import DiT, ReLUDAE, TimeDAE, UNet
+from spikiness.representations import POOLS, capture, capture_each, layers, reached, represent
+from spikiness.representations import noisy as noisy_images
 
 
 def awake(network, seed=0):
@@ -104,3 +106,59 @@ def test_a_layer_without_a_row_per_image_is_refused(model):
 
     with pytest.raises(SpikinessError, match="not one row each"):
         capture(OneLevel(), "inner.network.embed.linear1", noisy(), 0.3)
+
+
+# ---- noise of an image's own, several layers at once, means over draws
+
+
+def test_noise_is_the_images_own_whatever_batch_and_order_it_comes_in():
+    x = torch.rand(20, 1, 5, 5) - 0.5  # 25 numbers: no multiple of 16
+    y = noisy_images(x, 0.3, seed=2)
+    order = torch.randperm(20)
+    assert torch.equal(noisy_images(x[order], 0.3, seed=2), y[order])
+    assert torch.equal(noisy_images(x[3:4], 0.3, seed=2), y[3:4])
+    assert torch.allclose(noisy_images(x.double(), 0.3, seed=2)[7].float(), y[7], atol=1e-6)
+    assert not torch.equal(noisy_images(x, 0.3, seed=3), y)
+    assert not torch.equal(noisy_images(x, 0.3, seed=2, draw=1), y)
+
+
+def test_noise_is_standard_normal_times_sigma_and_independent_between_images_seeds_and_draws():
+    x = torch.linspace(-1, 1, 4000).reshape(1000, 4)
+    z = torch.stack([(noisy_images(x, 0.5, seed, draw) - x) / 0.5 for seed in (0, 1) for draw in (0, 1)])  # [4, N, 4]
+    assert kstest(z.flatten().numpy(), "norm").pvalue > 1e-3
+    assert z.flatten(1).corrcoef().fill_diagonal_(0).abs().max() < 0.06
+    assert (z[0, :-1] * z[0, 1:]).mean().abs() < 0.06
+
+
+def test_several_layers_from_one_pass_are_those_captured_one_by_one(model):
+    names, y = ["network.up.1.act1", "network.down.0.act2", "network.middle.act1"], noisy(7)
+    passes = []
+    hook = model.network.stem.register_forward_hook(lambda *_: passes.append(1))
+    after = model.network.head.register_forward_hook(lambda *_: passes.append(2))
+    found = capture_each(model, names, y, 0.3, lambda name, h: POOLS["mean"](h), batch=4)
+    hook.remove(), after.remove()
+    assert passes == [1, 1]  # once for each batch, and never past the last layer
+    for name in names:
+        assert torch.equal(found[name], capture(model, name, y, 0.3, "mean", batch=4))
+
+
+def test_a_representation_of_several_draws_is_their_mean(model):
+    x = noisy(3)
+    one, two = (capture(model, "network.middle.act2", noisy_images(x, 0.2, 5, k), 0.2) for k in range(2))
+    assert torch.allclose(represent(model, "network.middle.act2", x, 0.2, draws=2, seed=5), (one + two) / 2)
+    with pytest.raises(SpikinessError, match="at least 1 draw"):
+        represent(model, "network.middle.act2", x, 0.2, draws=0)
+
+
+@pytest.mark.parametrize("network", [ReLUDAE(64, 12), TimeDAE(64, 12)])
+def test_two_layer_networks_have_a_layer_for_their_encode(network):
+    y = noisy(4)
+    assert layers(network)[0] == "encode"
+    expected = network.encode(y) if isinstance(network, ReLUDAE) else network.encode(y, torch.full((4,), 0.3))
+    assert torch.equal(capture(network, "encode", y, 0.3), expected)
+
+
+def test_layers_that_a_pass_reaches(model):
+    assert "network.up.0.act1" in reached(model, layers(model, nonlinearities=True), noisy(2), 0.3)
+    model.network.spare = nn.SiLU()
+    assert "network.spare" not in reached(model, layers(model, nonlinearities=True), noisy(2), 0.3)

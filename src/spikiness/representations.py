@@ -1,9 +1,12 @@
 """Representations of any network: its layers by name, and the features of one, computed no further than needed."""
 
-from collections.abc import Callable, Iterator
+import hashlib
+import inspect
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from spikiness.denoisers import noise_level
 from spikiness.errors import SpikinessError, suggest
@@ -24,14 +27,38 @@ POOLS: dict[str, Callable[[Tensor], Tensor]] = {
 NONLINEARITIES = (nn.ReLU, nn.SiLU, nn.GELU, nn.Tanh, nn.Sigmoid, nn.LeakyReLU, nn.ELU, nn.Mish, nn.Softplus)
 
 
+ENCODE = "encode"  # the layer of a two-layer network, whose representation is a method and no module
+
+
 class _Reached(BaseException):
     """Raised by a hook to end a forward pass: no `except Exception` of a model may catch it."""
 
 
 def layers(model: nn.Module, nonlinearities: bool = False) -> list[str]:
-    """Names of the layers of a model that can be captured, in its own order; only its `nonlinearities` where asked."""
+    """Names of the layers of a model that can be captured, in its own order; only its `nonlinearities` where asked.
+
+    A model with a method `encode` (the two-layer networks) has a layer of that name, first.
+    """
     named = [(name, module) for name, module in model.named_modules() if name]
-    return [name for name, module in named if not nonlinearities or isinstance(module, NONLINEARITIES)]
+    found = [name for name, module in named if not nonlinearities or isinstance(module, NONLINEARITIES)]
+    return [ENCODE, *found] if _has_encode(model) else found
+
+
+def _has_encode(model: nn.Module) -> bool:
+    return callable(getattr(model, ENCODE, None)) and ENCODE not in dict(model.named_modules())
+
+
+def noisy(x: Tensor, sigma: Tensor | float, seed: int = 0, draw: int = 0) -> Tensor:
+    """x [N, ...] with noise of level sigma, N(0, sigma^2): image i's depends on its own values, `seed` and `draw`
+    alone, not on its place, the batch or the device."""
+    flat = x.detach().to("cpu", torch.float32).flatten(1).contiguous()
+    noise = torch.empty(len(flat), -(-flat.shape[1] // 16) * 16)  # torch's draws of multiples of 16 are stable
+    generator = torch.Generator()
+    for image, row in zip(flat.numpy(), noise, strict=True):
+        digest = hashlib.blake2b(image, digest_size=8, key=f"{seed}/{draw}".encode()).digest()
+        row.normal_(generator=generator.manual_seed(int.from_bytes(digest) >> 1))
+    noise = noise[:, : flat.shape[1]].reshape(x.shape).to(x.device, x.dtype)
+    return torch.addcmul(x, noise, noise_level(sigma, x, x.ndim))
 
 
 @torch.no_grad()
@@ -51,23 +78,97 @@ def capture(
     [N, ...] go to the model with each batch (labels). Raises SpikinessError for a layer the model does not have (the
     nearest names listed), one that the forward pass does not reach, and one whose output is not one row per image.
     """
-    modules = dict(model.named_modules())
-    if layer not in modules or not layer:
-        raise SpikinessError(f"no layer {layer!r}{suggest(layer, modules)}: layers(model) lists all {len(modules) - 1}")
+    check_pool(pool)
+    parts = capture_each(model, [layer], y, sigma, lambda _, h: POOLS[pool](h), batch=batch, **arguments)
+    return parts[layer]
+
+
+@torch.no_grad()
+def capture_each(
+    model: nn.Module,
+    names: Sequence[str],
+    y: Tensor,
+    sigma: Tensor | float,
+    reduce: Callable[[str, Tensor], Tensor],
+    *,
+    batch: int = 256,
+    **arguments: Tensor,
+) -> dict[str, Tensor]:
+    """`reduce(name, features)` [N, ...] of several layers, from one pass through `model(y, sigma)` to the last of them.
+
+    `features` are those of a batch at a time, whole: [B, C, H, W], [B, tokens, C] or [B, p]. Errors as for `capture`.
+    """
+    modules = {name: check_layer(model, name) for name in names}
+    level = noise_level(sigma, y, 1).expand(len(y))
+    parts: dict[str, list[Tensor]] = {name: [] for name in modules}
+    for rows in _rows(len(y), batch):
+        given = {key: value[rows] for key, value in arguments.items()}
+        for name, features in _outputs(model, modules, y[rows], level[rows], given).items():
+            if features.ndim < 2 or len(features) != len(y[rows]):
+                raise SpikinessError(
+                    f"layer {name!r} gives {list(features.shape)} for {len(y[rows])} images: not one row each"
+                )
+            parts[name].append(reduce(name, features.float() if features.dtype.itemsize < 4 else features))
+    return {name: torch.cat(found) for name, found in parts.items()}
+
+
+def represent(
+    model: nn.Module, layer: str, x: Tensor, sigma: float, pool: str = "all", *, draws: int = 1, seed: int = 0,
+    batch: int = 256, **arguments: Tensor,
+) -> Tensor:  # fmt: skip
+    """Features [N, p] of clean images x [N, ...]: `capture` of `noisy` ones, mean over `draws` of the noise."""
+    if draws < 1:
+        raise SpikinessError(f"draws is {draws}: a representation is the mean over at least 1 draw of the noise")
+    parts = (
+        capture(model, layer, noisy(x, sigma, seed, draw), sigma, pool, batch=batch, **arguments)
+        for draw in range(draws)
+    )
+    return sum(parts) / draws
+
+
+@torch.no_grad()
+def cost(model: nn.Module, layer: str, y: Tensor, sigma: Tensor | float, **arguments: Tensor) -> float:
+    """Share of the arithmetic (FLOPs of products and convolutions) of `model(y, sigma)` done until `layer` is known."""
+    with FlopCounterMode(display=False) as whole:
+        model(y, sigma, **arguments)
+    with FlopCounterMode(display=False) as part:
+        capture(model, layer, y, sigma, batch=len(y), **arguments)
+    return part.get_total_flops() / max(whole.get_total_flops(), 1)
+
+
+@torch.no_grad()
+def reached(model: nn.Module, names: Sequence[str], y: Tensor, sigma: Tensor | float) -> list[str]:
+    """Those of the layers `names` that `model(y, sigma)` reaches."""
+    modules = {name: check_layer(model, name) for name in names}
+    found = {name for name, module in modules.items() if module is None}
+    hooks = [
+        module.register_forward_hook(lambda *_, name=name: found.add(name))
+        for name, module in modules.items()
+        if module is not None
+    ]
+    try:
+        model(y, sigma)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return [name for name in names if name in found]
+
+
+def check_pool(pool: str) -> None:
+    """Refuse, naming the nearest, what is not one of POOLS."""
     if pool not in POOLS:
         raise SpikinessError(f"unknown pool {pool!r}: one of {', '.join(POOLS)}{suggest(pool, POOLS)}")
-    level = noise_level(sigma, y, 1).expand(len(y))
-    parts = []
-    for rows in _rows(len(y), batch):
-        features = _output(
-            model, modules[layer], layer, y[rows], level[rows], {k: v[rows] for k, v in arguments.items()}
-        )
-        if features.ndim < 2 or len(features) != len(y[rows]):
-            raise SpikinessError(
-                f"layer {layer!r} gives {list(features.shape)} for {len(y[rows])} images: not one row each"
-            )
-        parts.append(POOLS[pool](features).float() if features.dtype.itemsize < 4 else POOLS[pool](features))
-    return torch.cat(parts)
+
+
+def check_layer(model: nn.Module, name: str) -> nn.Module | None:
+    """The module called `name`, None for a model's own `encode`; refused, naming the nearest, where there is none."""
+    modules = dict(model.named_modules())
+    if name == ENCODE and _has_encode(model):
+        return None
+    if not name or name not in modules:
+        every = layers(model)
+        raise SpikinessError(f"no layer {name!r}{suggest(name, every)}: layers(model) lists all {len(every)}")
+    return modules[name]
 
 
 def _rows(count: int, batch: int) -> Iterator[slice]:
@@ -76,24 +177,36 @@ def _rows(count: int, batch: int) -> Iterator[slice]:
     return (slice(start, start + batch) for start in range(0, count, batch))
 
 
-def _output(model: nn.Module, module: nn.Module, layer: str, y: Tensor, sigma: Tensor, arguments: dict) -> Tensor:
-    found = []
+def _outputs(
+    model: nn.Module, modules: dict[str, nn.Module | None], y: Tensor, sigma: Tensor, arguments: dict
+) -> dict[str, Tensor]:
+    found: dict[str, object] = {}
+    if ENCODE in modules and modules[ENCODE] is None:
+        takes_sigma = len(inspect.signature(model.encode).parameters) > 1
+        found[ENCODE] = model.encode(y, sigma) if takes_sigma else model.encode(y)
+    wanted = {name: module for name, module in modules.items() if module is not None}
 
-    def stop(module: nn.Module, inputs: object, output: object) -> None:
-        found.append(output)
-        raise _Reached
+    def keep(name: str) -> Callable:
+        def hook(module: nn.Module, inputs: object, output: object) -> None:
+            found.setdefault(name, output)  # of a layer that is called several times, the first
+            if len(found) == len(modules):
+                raise _Reached
 
-    hook = module.register_forward_hook(stop)
+        return hook
+
+    hooks = [module.register_forward_hook(keep(name)) for name, module in wanted.items()]
     try:
-        model(y, sigma, **arguments)
+        if wanted:
+            model(y, sigma, **arguments)
     except _Reached:
         pass
     finally:
-        hook.remove()
-    if not found:
-        raise SpikinessError(f"the forward pass does not reach layer {layer!r}: choose another of layers(model)")
-    if not isinstance(found[0], Tensor):
-        raise SpikinessError(
-            f"layer {layer!r} gives a {type(found[0]).__name__}, not a tensor: choose a layer inside it"
-        )
-    return found[0]
+        for hook in hooks:
+            hook.remove()
+    for name in modules:
+        if name not in found:
+            raise SpikinessError(f"the forward pass does not reach layer {name!r}: choose another of layers(model)")
+        if not isinstance(found[name], Tensor):
+            kind = type(found[name]).__name__
+            raise SpikinessError(f"layer {name!r} gives a {kind}, not a tensor: choose a layer inside it")
+    return found

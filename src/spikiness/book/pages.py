@@ -57,8 +57,9 @@ def warnings(chapter: "Chapter") -> list[str]:
 
 
 def data(result: Result) -> str:
-    """The data set that a run names in its parameters."""
-    return str(result.parameters.get("data") or "made here")
+    """The data sets that a run names in its parameters."""
+    kinds = [kind.partition(":")[2] for kind in result.parameters.get("kinds", [])]
+    return str(result.parameters.get("data") or ", ".join(dict.fromkeys(kinds)) or "made here")
 
 
 def seeds(result: Result) -> str:

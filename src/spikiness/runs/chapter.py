@@ -8,7 +8,7 @@
 
 `finish` writes two files beside the artefacts. `result.json` is compared between machines and holds no time and no
 version: chapter, profile, id, parameters, inputs, metrics (name -> value, interval, unit, n, seeds, tolerance) and the
-sha256 of every artefact. `environment.json` is not compared: versions, threads, device, commit, seconds.
+sha256 of every artefact. `environment.json` is not compared: versions, threads, device, commit, seconds, timings.
 """
 
 import ast
@@ -115,6 +115,7 @@ class Run:
         self.parameters: dict[str, Any] = dict(request["parameters"])
         self._request = request
         self._metrics: dict[str, dict[str, Any]] = {}
+        self._timings: dict[str, float] = {}
         self._artefacts: dict[str, str] = {}
         self._started = time.monotonic()
         self._finished = False
@@ -156,6 +157,13 @@ class Run:
             "tolerance": None if tolerance is None else float(tolerance),
         }
 
+    def timing(self, name: str, milliseconds: float) -> None:
+        """Record how long something takes, for prose: it goes to `environment.json` and is never compared."""
+        self._open()
+        if name in self._metrics or name in self._timings or name in self.parameters:
+            raise SpikinessError(f"timing {name!r} is taken: choose another name")
+        self._timings[name] = _number(name, milliseconds)
+
     def figure(self, fig: Any, name: str, data: Any) -> None:
         """Keep a matplotlib figure as `name.png` (twice its resolution) and what it shows, `data`, as `name.csv`."""
         frame = _frame(name, data)
@@ -182,10 +190,10 @@ class Run:
     def say(self, text: str) -> None:
         """Show a paragraph of Markdown whose numbers come from the run: `"off by {gain_error:.2%} at n = {n}"`.
 
-        Fields are metrics recorded so far (`x`, and `x_low`, `x_high` where it has an interval) and parameters;
+        Fields are metrics recorded so far (`x`, and `x_low`, `x_high` where it has an interval), timings, parameters;
         braces of formulas are doubled. Raises `SpikinessError` for a field that is none of these.
         """
-        fields: dict[str, Any] = dict(self.parameters)
+        fields: dict[str, Any] = {**self.parameters, **self._timings}
         for name, metric in self._metrics.items():
             fields[name] = metric["value"]
             if metric["interval"] is not None:
@@ -205,7 +213,8 @@ class Run:
     def finish(self) -> Any:
         """Write `result.json`, last and whole; returns the metrics as a DataFrame to show."""
         self._open()
-        store.write_json(self.folder / "environment.json", environment(time.monotonic() - self._started))
+        taken = environment(time.monotonic() - self._started)
+        store.write_json(self.folder / "environment.json", {**taken, "timings_ms": self._timings})
         store.write_json(
             self.folder / "result.json",
             {

@@ -101,7 +101,7 @@ class Source:
         found = {
             **self._inputs,
             "data": inputs["data"] if inputs else self._fingerprint(chosen.get("data")),
-            **self._larger(chosen, inputs),
+            **self._more_data(chosen, inputs),
             "torch": self._torch,
         }
         content = {"format": store.FORMAT, "chapter": self.chapter, "parameters": chosen, **found}
@@ -110,11 +110,15 @@ class Source:
         place = store.run_folder(self.profile, self.chapter, run_id)
         return Plan(self.chapter, self.profile, self.notebook, chosen, changed, found, run_id, place)
 
-    def _larger(self, chosen: Mapping[str, Any], inputs: Mapping[str, Any] | None) -> dict[str, Any]:
-        """The fingerprint of a second data set, where the chapter takes one."""
-        if not chosen.get("larger"):
-            return {}
-        return {"larger": inputs["larger"] if inputs else self._fingerprint(chosen["larger"])}
+    def _more_data(self, chosen: Mapping[str, Any], inputs: Mapping[str, Any] | None) -> dict[str, Any]:
+        """The fingerprints of other data sets that the chapter takes: a second one, or those of kinds, network:data."""
+        more = {}
+        if chosen.get("larger"):
+            more["larger"] = inputs["larger"] if inputs else self._fingerprint(chosen["larger"])
+        if chosen.get("kinds"):
+            data = sorted({kind.partition(":")[2] for kind in chosen["kinds"]} - {""})
+            more["kinds"] = inputs["kinds"] if inputs else {name: self._fingerprint(name) for name in data}
+        return more
 
     def _fingerprint(self, data: str | None) -> str | None:
         if data not in self._fingerprints:

@@ -78,6 +78,7 @@ VOCABULARY: dict[str, Meaning] = {
     "tied": Meaning(("bool",), {}, ""),
     "data": Meaning(("str",), {}, ""),
     "larger": Meaning(("str",), {}, ""),
+    "kinds": Meaning(("list[str]",), {}, "network:data, none twice", unique=True),
 }
 
 

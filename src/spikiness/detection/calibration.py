@@ -1,0 +1,235 @@
+"""What a detector measures where: every setting tried on images known to be memorized or not, and one chosen."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy.stats import rankdata
+from torch import Tensor, nn
+
+from spikiness import measures, representations
+from spikiness.errors import SpikinessError, suggest
+
+SIGMAS = (0.05, 0.1, 0.2, 0.5, 1.0)
+TRIED = tuple(name for name in measures.MEASURES if name != "l4_l2")  # it ranks as participation_ratio does
+SPIKIER = {name: -1 if name == "participation_ratio" else 1 for name in measures.MEASURES}  # which way spikier lies
+SETTING = ["layer", "sigma", "pool", "measure"]
+FEWEST = 20  # images of each kind that a choice may rest on
+MARGIN = 0.01  # of AUROC, within which the cheapest setting wins
+
+Case = tuple[nn.Module, Tensor, Tensor]  # a model, images it memorized, images it did not
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What is measured where, and which way memorized images lie."""
+
+    layer: str
+    sigma: float  # noise level, in data units
+    pool: str
+    measure: str
+    direction: int  # 1: memorized images have the higher value; -1: the lower
+
+
+def values(model: nn.Module, choice: Choice, x: Tensor, draws: int = 1, seed: int = 0, batch: int = 256) -> Tensor:
+    """Direction times the measure [N] of images x [N, C, H, W], in float64, mean over `draws` of the noise."""
+    measure, pool = measures.MEASURES[choice.measure], representations.POOLS[choice.pool]
+    found = _mean_over_draws(
+        model, [choice.layer], x, choice.sigma, lambda h: measure(pool(h)), draws=draws, seed=seed, batch=batch
+    )
+    return choice.direction * found[choice.layer]
+
+
+def survey(
+    model: nn.Module,
+    memorized: Tensor,
+    generalized: Tensor,
+    *,
+    layers: Sequence[str] | None = None,
+    sigmas: Sequence[float] = SIGMAS,
+    pools: Sequence[str] = tuple(representations.POOLS),
+    tried: Sequence[str] = TRIED,
+    draws: int = 1,
+    seed: int = 0,
+    batch: int = 256,
+) -> pd.DataFrame:
+    """AUROC (higher value = memorized) of every measure, pooling, layer and noise level on images of one model.
+
+    `layers` default to the nonlinearities that see the image. One row per setting, with the `cost` of reaching the
+    layer as a share of a full pass, and NaN where all values are equal. Raises SpikinessError for unknown names and for
+    features that are not finite.
+    """
+    for name in pools:
+        representations.check_pool(name)
+    for name in tried:
+        if name not in measures.MEASURES:
+            every = ", ".join(measures.MEASURES)
+            raise SpikinessError(f"unknown measure {name!r}: one of {every}{suggest(name, measures.MEASURES)}")
+    x = torch.cat([memorized, generalized])
+    layers = seeing_layers(model, x) if layers is None else layers
+    price = {name: representations.cost(model, name, x[:2], sigmas[0]) for name in layers}
+    columns = [(pool, measure) for pool in pools for measure in tried]
+
+    def all_measures(h: Tensor) -> Tensor:
+        pooled = {pool: representations.POOLS[pool](h) for pool in pools}
+        return torch.stack([measures.MEASURES[measure](pooled[pool]) for pool, measure in columns], dim=1)
+
+    rows = []
+    for sigma in sigmas:
+        found = _mean_over_draws(model, layers, x, sigma, all_measures, draws=draws, seed=seed, batch=batch)
+        for layer, scores in found.items():
+            for (pool, measure), score in zip(columns, scores.numpy().T, strict=True):
+                value = auroc(score[: len(memorized)], score[len(memorized) :])
+                setting = {"layer": layer, "sigma": float(sigma), "pool": pool, "measure": measure}
+                rows.append({**setting, "auroc": value, "cost": price[layer]})
+    return pd.DataFrame(rows)
+
+
+def choose(
+    cases: Sequence[Case],
+    given: dict[str, Any],
+    *,
+    layers: Sequence[str] | None = None,
+    sigmas: Sequence[float] = SIGMAS,
+    pools: Sequence[str] = tuple(representations.POOLS),
+    tried: Sequence[str] = TRIED,
+    margin: float = MARGIN,
+    fpr: float = 0.01,
+    **noise: int,
+) -> tuple[Choice, float, dict[str, Any]]:
+    """Choice, threshold and record for what `given` leaves None, by the worst of the models of `cases`."""
+    for i, (_, *groups) in enumerate(cases):
+        for kind, group in zip(("memorized", "generalized"), groups, strict=True):
+            if len(group) < FEWEST:
+                raise SpikinessError(
+                    f"model {i} has {len(group)} {kind} images to calibrate on; a choice needs at least {FEWEST} of "
+                    "each kind from each model: draw more samples, or leave the model out"
+                )
+    among = {
+        "layers": [given["layer"]] if given["layer"] else layers or _shared_layers(cases),
+        "sigmas": [given["sigma"]] if given["sigma"] else sigmas,
+        "pools": [given["pool"]] if given["pool"] else pools,
+        "tried": [given["measure"]] if given["measure"] else tried,
+    }
+    surveys = [survey(*case, **among, **noise).assign(model=i) for i, case in enumerate(cases)]
+    table = worst_of(pd.concat(surveys, ignore_index=True), given["direction"])
+    if table.empty:
+        raise SpikinessError(
+            "all scores are equal in every setting tried, so nothing can be chosen: are the representations dead?"
+        )
+    best = table.worst.max()
+    near = table[table.worst >= best - margin]
+    cheapest = near[near.cost <= near.cost.min() + 1e-9]
+    row = cheapest.loc[cheapest.worst.idxmax()]
+    choice = Choice(row.layer, float(row.sigma), row["pool"], row.measure, int(row.direction))
+    thresholds = [quantile(values(model, choice, generalized, **noise).numpy(), fpr) for model, _, generalized in cases]
+    record = {
+        "models": len(cases),
+        "memorized": [len(memorized) for _, memorized, _ in cases],
+        "generalized": [len(generalized) for _, _, generalized in cases],
+        "aurocs": [float(v) for v in row.aurocs],
+        "worst": float(row.worst),
+        "best": float(best),
+        "margin": margin,
+        "cost": float(row.cost),
+        "fpr": fpr,
+        "thresholds": thresholds,
+        "settings": len(table),
+        "chosen": asdict(choice),
+        "tried": [
+            [*r[:4], float(r[4]), [float(v) for v in r[5]]] for r in table[[*SETTING, "cost", "aurocs"]].to_numpy()
+        ],
+    }
+    return choice, max(thresholds), record
+
+
+def worst_of(surveys: pd.DataFrame, direction: int | None = None) -> pd.DataFrame:
+    """One row per setting over the surveys of several `model`s: `aurocs`, `direction` and, in it, the `worst` AUROC.
+
+    The direction is the one whose worst AUROC is the higher, unless given. Settings whose values are all equal in one
+    of the models are left out.
+    """
+    found = []
+    for setting, mine in surveys.groupby(SETTING, sort=False):
+        if mine.auroc.isna().any():
+            continue
+        up, down = mine.auroc.min(), 1 - mine.auroc.max()
+        way = direction or (1 if up >= down else -1)
+        row = dict(zip(SETTING, setting, strict=True))
+        row |= {"direction": way, "worst": up if way > 0 else down, "cost": mine.cost.max()}
+        found.append({**row, "aurocs": mine.sort_values("model").auroc.tolist()})
+    return pd.DataFrame(found)
+
+
+def seeing_layers(model: nn.Module, x: Tensor) -> list[str]:
+    """The nonlinearities (or `encode`) that a pass reaches and whose output differs between images x [N, ...]."""
+    names = representations.layers(model, nonlinearities=True)
+    reached = representations.reached(model, names, x[:2], 1.0)
+    pair = representations.capture_each(model, reached, torch.stack([x[0], x[-1]]), 1.0, lambda _, h: h.flatten(1))
+    seeing = [name for name in names if name in pair and not torch.equal(pair[name][0], pair[name][1])]
+    if not seeing:
+        raise SpikinessError("this model has no nonlinearity that is a module and sees the image: give layers=[...]")
+    return seeing
+
+
+def _shared_layers(cases: Sequence[Case]) -> list[str]:
+    """Layers that see the image in every model, in the order of the first."""
+    first, *others = (seeing_layers(model, memorized) for model, memorized, _ in cases)
+    shared = [name for name in first if all(name in other for other in others)]
+    if not shared:
+        raise SpikinessError("the models have no layer name in common: calibrate each kind of model by itself")
+    return shared
+
+
+def _mean_over_draws(
+    model: nn.Module,
+    layers: Sequence[str],
+    x: Tensor,
+    sigma: float,
+    measure: Callable[[Tensor], Tensor],
+    *,
+    draws: int,
+    seed: int,
+    batch: int,
+) -> dict[str, Tensor]:
+    """What `measure` makes [N, ...] of each layer's features of noisy x, in float64 on the CPU, mean over the draws."""
+    total: dict[str, Tensor] = {}
+    for draw in range(draws):
+        y = representations.noisy(x, sigma, seed, draw)
+        found = representations.capture_each(
+            model, layers, y, sigma, lambda _, h: measure(h).double().cpu(), batch=batch
+        )
+        for name, value in found.items():
+            refuse_nan(value.flatten(1).isfinite().all(dim=1) if value.ndim > 1 else value.isfinite(), name)
+            total[name] = total[name] + value if name in total else value
+    return {name: value / draws for name, value in total.items()}
+
+
+def refuse_nan(good: Tensor, layer: str) -> None:
+    """Refuse images that have no score; good: [N]."""
+    if not good.all():
+        bad = (~good).nonzero().flatten()
+        raise SpikinessError(
+            f"features of {layer!r} are NaN or infinite for {len(bad)} of {len(good)} images, the first at "
+            f"{int(bad[0])}: these have no score and count neither as memorized nor as not; look at the model's weights"
+        )
+
+
+def auroc(memorized: np.ndarray, generalized: np.ndarray) -> float:
+    """Share of pairs in which the memorized score is higher, ties half (Mann-Whitney); NaN where all are equal."""
+    both = np.concatenate([memorized, generalized])
+    if both.min() == both.max():
+        return float("nan")
+    m, g = len(memorized), len(generalized)
+    return float((rankdata(both)[:m].sum() - m * (m + 1) / 2) / (m * g))
+
+
+def quantile(generalized: np.ndarray, fpr: float) -> float:
+    """The smallest of scores [N] with at most a share `fpr` strictly above it, as `evaluate` has it."""
+    if not 0 < fpr < 1:
+        raise SpikinessError(f"fpr is {fpr}: a false positive rate lies between 0 and 1, usually .01")
+    ascending = np.sort(generalized)
+    return float(ascending[len(ascending) - 1 - int(np.floor(fpr * len(ascending) + 1e-9))])
