@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score, roc_curve
 
+from spikiness.detection import compare, evaluate
 from spikiness.detection import evaluation as detection
-from spikiness.detection import evaluate
 from spikiness.errors import SpikinessError
 from spikiness.measures import wilson
 
@@ -218,3 +218,75 @@ def test_too_few_or_oddly_shaped_scores(bad):
 def test_bad_options(options, message):
     with pytest.raises(SpikinessError, match=message):
         evaluate([1.0, 2.0, 3.0], [0.0, 1.0, 0.5, 0.2], **options)
+
+
+# ---- several scores over several models
+
+
+def shifted(rng, n, m, by):
+    return rng.normal(by, 1, n), rng.normal(0, 1, m)
+
+
+def test_means_over_models_are_those_of_each_with_its_own_threshold():
+    rng = np.random.default_rng(0)
+    pairs = [shifted(rng, 60, 300, 1.0), tuple(5 + x for x in shifted(rng, 40, 200, 2.0))]  # scales apart
+    groups = [tuple(np.arange(len(x)) for x in pair) for pair in pairs]
+    found = compare({"a": pairs}, groups, "a", draws=20).iloc[0]
+    each = [evaluate(*pair, draws=1) for pair in pairs]
+    assert found.auroc == pytest.approx(np.mean([e.auroc for e in each]))
+    assert found.tpr == pytest.approx(np.mean([e.tpr for e in each]))
+    assert found.difference == found.difference_low == found.difference_high == 0
+
+
+def test_one_model_gives_the_interval_of_evaluate():
+    rng = np.random.default_rng(1)
+    m, g = shifted(rng, 80, 300, 1.0)
+    groups = np.repeat(np.arange(20), 4), np.arange(300)
+    found = compare({"a": [(m, g)]}, [groups], "a", draws=2000).iloc[0]
+    e = evaluate(m, g, groups, draws=2000, seed=5)
+    assert (found.auroc_low, found.auroc_high) == pytest.approx(e.auroc_interval, abs=0.01)
+    assert (found.tpr_low, found.tpr_high) == pytest.approx(e.tpr_interval, abs=0.03)
+
+
+def test_paired_differences_are_sharper_than_those_of_intervals_apart():
+    rng = np.random.default_rng(2)
+    m, g = shifted(rng, 100, 300, 1.0)
+    near = (m - 0.05 + rng.normal(0, 0.01, 100), g + rng.normal(0, 0.01, 300))
+    groups = [(np.arange(100), np.arange(300))]
+    found = compare({"a": [(m, g)], "b": [near]}, groups, "a", draws=500).set_index("score")
+    row = found.loc["b"]
+    assert 0 < row.difference_low < row.difference < row.difference_high
+    assert row.difference_high - row.difference_low < 0.3 * (row.auroc_high - row.auroc_low)
+
+
+def test_the_interval_over_models_covers_the_mean_of_all_models():
+    """Models differ by a known spread: a 95 % interval should mostly hold the mean."""
+    rng, held = np.random.default_rng(3), 0
+    for seed in range(60):
+        pairs = [shifted(rng, 40, 80, 1.0 + rng.normal(0, 0.6)) for _ in range(8)]
+        groups = [(np.arange(40), np.arange(80))] * 8
+        row = compare({"a": pairs}, groups, "a", draws=200, seed=seed).iloc[0]
+        held += row.auroc_low <= 0.7425 <= row.auroc_high  # E Phi((1 + .6 z) / sqrt 2) = Phi(1 / sqrt(2 + .36))
+    assert held >= 48
+
+
+def test_perfect_scores_keep_a_width():
+    m, g = np.arange(10, 20.0), np.arange(10.0)
+    row = compare({"a": [(m, g)]}, [(np.arange(10), np.arange(10))], "a", draws=50).iloc[0]
+    assert row.auroc == row.auroc_high == 1.0
+    assert row.auroc_low == pytest.approx(wilson(10, 10)[0])
+
+
+def test_comparisons_that_do_not_fit_are_refused():
+    m, g = np.arange(5.0), np.arange(6.0)
+    groups = [(np.arange(5), np.arange(6))]
+    with pytest.raises(SpikinessError, match="'b' is not one of the scores: a"):
+        compare({"a": [(m, g)]}, groups, "b")
+    with pytest.raises(SpikinessError, match="scores of 2 models, the groups are of 1"):
+        compare({"a": [(m, g)] * 2}, groups, "a")
+    with pytest.raises(SpikinessError, match=r"5 and 5 scores, the groups \(5, 6\)"):
+        compare({"a": [(m, g[:5])]}, groups, "a")
+    with pytest.raises(SpikinessError, match=r"1 of 5 memorized \(a\) scores are NaN"):
+        compare({"a": [(np.where(m == 2, np.nan, m), g)]}, groups, "a")
+    with pytest.raises(SpikinessError, match="fpr 2"):
+        compare({"a": [(m, g)]}, groups, "a", fpr=2)

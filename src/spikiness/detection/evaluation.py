@@ -1,8 +1,10 @@
 """How well a score tells memorized from generalized samples, with intervals."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 
 from spikiness.errors import SpikinessError
 from spikiness.measures import clusters, to_numpy, wilson
@@ -50,8 +52,7 @@ def evaluate(
     memorized, generalized = _scores("memorized", scores_memorized), _scores("generalized", scores_generalized)
     if memorized.min() == memorized.max() == generalized.min() == generalized.max():
         raise SpikinessError(f"all scores are {memorized[0]:g} and rank nothing; is the representation dead?")
-    if not 0 < fpr < 1 or not 0 < level < 1 or draws < 1:
-        raise SpikinessError(f"fpr {fpr}, level {level}, draws {draws}: need 0 < fpr < 1, 0 < level < 1, draws >= 1")
+    _check_rates(fpr, level, draws)
     order = np.argsort(generalized, kind="stable")
     generalized = generalized[order]
     sizes = len(memorized), len(generalized)
@@ -82,6 +83,100 @@ def evaluate(
         memorized=sizes[0],
         generalized=sizes[1],
     )
+
+
+Pair = tuple[object, object]  # of memorized, of generalized samples
+
+
+def compare(
+    scores: Mapping[str, Sequence[Pair]],
+    groups: Sequence[Pair],
+    reference: str,
+    *,
+    fpr: float = 0.01,
+    draws: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Several scores on the same samples of one or more models: means over models of AUROC and TPR, with differences.
+
+    `scores[name]` has for each model a pair of scores, of memorized [N] and of generalized samples [M] (higher =
+    memorized); `groups` for each model a pair of labels, [N] and [M] (nearest training image). Each model has its own
+    threshold. Models are resampled, then groups within each, the same for all scores, so that `difference`, AUROC of
+    `reference` minus that of a score, is paired. One row per score: auroc, tpr, difference, each with `_low`, `_high`.
+    Raises as `evaluate`, and for scores that do not fit the groups.
+    """
+    if reference not in scores:
+        raise SpikinessError(f"reference {reference!r} is not one of the scores: {', '.join(scores)}")
+    _check_rates(fpr, level, draws)
+    sampled = _resamples(groups, draws, np.random.default_rng(seed))
+    trials = [sum(units) for units in zip(*(w.units for w in sampled), strict=True)]
+    found = {name: _means(name, pairs, sampled, fpr) for name, pairs in scores.items()}
+    base, rows = found[reference], []
+    for name, (estimates, resampled) in found.items():
+        row: dict[str, object] = {"score": name}
+        for k, (rate, count) in enumerate({"auroc": min(trials), "tpr": trials[0]}.items()):
+            low, high = _interval(resampled[k], estimates[k], count, level)
+            row |= {rate: estimates[k], f"{rate}_low": low, f"{rate}_high": high}
+        apart = np.quantile(base[1][0] - resampled[0], [(1 - level) / 2, (1 + level) / 2])
+        row |= {"difference": base[0][0] - estimates[0], "difference_low": apart[0], "difference_high": apart[1]}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+@dataclass(frozen=True)
+class _Resampled:
+    """The weights of the samples of one model in each resample."""
+
+    times: np.ndarray  # [draws], how often the model is drawn
+    weights: tuple[np.ndarray, np.ndarray]  # [draws, N] and [draws, M]
+    units: tuple[int, int]  # groups
+
+
+def _resamples(groups: Sequence[Pair], draws: int, rng: np.random.Generator) -> list[_Resampled]:
+    models = len(groups)
+    times = _counts(models, np.ones(draws, dtype=int), rng) if models > 1 else np.ones((draws, 1))
+    found = []
+    for k, pair in enumerate(groups):
+        weights, units = [], []
+        for kind, labels in zip(("memorized", "generalized"), pair, strict=True):
+            labels = to_numpy(labels)
+            unit, owner = _units(kind, labels, np.zeros(len(labels), dtype=int))
+            weights.append(_weights(unit, owner, np.ones((draws, 1), dtype=int), rng))
+            units.append(len(owner))
+        found.append(_Resampled(times[:, k], tuple(weights), tuple(units)))
+    return found
+
+
+def _means(
+    name: str, pairs: Sequence[Pair], sampled: Sequence[_Resampled], fpr: float
+) -> tuple[list[float], list[np.ndarray]]:
+    """AUROC and TPR of one score, means over models: as estimated, and in each resample [draws]."""
+    if len(pairs) != len(sampled):
+        raise SpikinessError(f"{name!r} has scores of {len(pairs)} models, the groups are of {len(sampled)}")
+    point, total = np.zeros(2), np.zeros((2, len(sampled[0].times)))
+    for pair, mine in zip(pairs, sampled, strict=True):
+        memorized, generalized = (
+            _scores(f"{kind} ({name})", s) for kind, s in zip(("memorized", "generalized"), pair, strict=True)
+        )
+        sizes = tuple(w.shape[1] for w in mine.weights)
+        if (len(memorized), len(generalized)) != sizes:
+            raise SpikinessError(f"{name!r} has {len(memorized)} and {len(generalized)} scores, the groups {sizes}")
+        order = np.argsort(generalized, kind="stable")
+        once = [np.ones((1, size)) for size in sizes]
+        point += [rate.item() for rate in _rates(memorized, generalized[order], *once, fpr)[:2]]
+        weight_m, weight_g = mine.weights
+        step = max(1, BLOCK // sum(sizes))
+        for start in range(0, len(weight_m), step):
+            rows = slice(start, start + step)
+            rates = _rates(memorized, generalized[order], weight_m[rows], weight_g[rows][:, order], fpr)[:2]
+            total[:, rows] += mine.times[rows] * np.stack(rates)
+    return (point / len(pairs)).tolist(), list(total / len(pairs))
+
+
+def _check_rates(fpr: float, level: float, draws: int) -> None:
+    if not 0 < fpr < 1 or not 0 < level < 1 or draws < 1:
+        raise SpikinessError(f"fpr {fpr}, level {level}, draws {draws}: need 0 < fpr < 1, 0 < level < 1, draws >= 1")
 
 
 def _scores(kind: str, values: object) -> np.ndarray:
