@@ -203,7 +203,14 @@ class Detector:
 
 
 def calibrate(
-    cases: Sequence[Case], *, measure: str | None = None, draws: int = 1, seed: int = 0, batch: int = 256, **among: Any
+    cases: Sequence[Case],
+    *,
+    measure: str | None = None,
+    draws: int = 1,
+    seed: int = 0,
+    batch: int = 256,
+    allow_unit: bool = False,
+    **among: Any,
 ) -> Detector:
     """A detector for the model of the first of `cases`, each (model, memorized, generalized) with images [N, C, H, W],
     whose choices are best for the worst of the models.
@@ -216,7 +223,8 @@ def calibrate(
     """
     if not cases:
         raise SpikinessError("no cases: give at least one (model, memorized, generalized), better two")
-    return Detector(cases[0][0], measure=measure, draws=draws, seed=seed, batch=batch)._calibrate(cases, **among)
+    noise = {"draws": draws, "seed": seed, "batch": batch, "allow_unit": allow_unit}
+    return Detector(cases[0][0], measure=measure, **noise)._calibrate(cases, **among)
 
 
 def check_images(model: nn.Module, x: Tensor, allow_unit: bool = False) -> None:

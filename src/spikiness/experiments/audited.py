@@ -119,10 +119,10 @@ def held_out(kind: str, most: int) -> Tensor:
 
 
 def draw(model: Model, count: int, stage: int = -1) -> Samples:
-    """`count` samples of a model at a stage of its training (the end), a DiT's of all classes in turn."""
+    """`count` samples of a model at a stage of its training (the end), cut to [-1, 1]; a DiT's of all classes."""
     labels = torch.arange(count) % 10 if model.labeled else None
     seeds = models.initial_seeds(count, model.seed)
-    x = sampling.sample(model.stages[stage], model.distinct.shape[1:], seeds, labels=labels)
+    x = sampling.sample(model.stages[stage], model.distinct.shape[1:], seeds, labels=labels).clamp(-1, 1)
     return judge(x, model.distinct, labels)
 
 

@@ -55,6 +55,8 @@ VOCABULARY: dict[str, Meaning] = {
     **dict.fromkeys(("width", "p", "steps", "batch", "dim", "rank"), _count),
     **dict.fromkeys(("n_mixture", "networks", "modes", "resamples", "width_images", "steps_small", "repeated"), _count),
     **dict.fromkeys(("samples", "samples_stages", "patch"), _count),
+    **dict.fromkeys(("most", "most_draws"), _count),
+    **dict.fromkeys(("batches", "knowns"), _counts),
     **dict.fromkeys(("lam_small", "lam_images", "decay_small", "decay_large"), _penalty),
     **dict.fromkeys(("sizes", "widths", "copies", "copies_mixture", "halves"), _counts),
     **dict.fromkeys(("partners", "larger_sizes", "sizes_unet", "widths_unet"), _counts),
