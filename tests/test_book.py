@@ -8,6 +8,7 @@ import errno
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -235,6 +236,17 @@ def test_a_later_claim_is_not_yet_tested(tmp_path):
     assert verdicts["Part"][0].verdict == claims.UNTESTED
     assert "Detection" in claims.listing(verdicts, claims.UNTESTED)
     assert claims.listing(verdicts, claims.HELD) == "None."
+
+
+def test_a_claim_of_another_profile_is_not_tested_by_this_one(tmp_path):
+    parts = claims.read(one_claim(tmp_path, profile="paper", measured={"cosine": {"held": ">= 0.9"}}))
+    demo = result()  # it lacks the metric, and is not asked for it
+    assert claims.evaluate(parts, {"memorization": demo})["Part"][0].verdict == claims.UNTESTED
+    paper = replace(result(cosine=0.95), profile="paper")
+    assert claims.evaluate(parts, {"memorization": paper})["Part"][0].verdict == claims.HELD
+    assert "by runs of the paper profile" in claims.listing(
+        claims.evaluate(parts, {"memorization": demo}), claims.UNTESTED
+    )
 
 
 def test_a_missing_metric_names_claim_chapter_metric_and_the_nearest(tmp_path):

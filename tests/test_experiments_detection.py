@@ -257,8 +257,9 @@ def test_the_loss_of_a_choice_is_from_the_worst_chosen_on_to_the_worst_reported(
 def test_the_lowest_kind_is_named_with_its_interval(table):
     other = table.assign(kind="unet:mnist", auroc=table.auroc - 0.1, auroc_low=0.7)
     found = tables.lowest(pd.concat([table, other]), ["unet:digits", "unet:mnist"])
-    assert found["calibrated"]["kind"] == "unet:mnist"
-    assert found["calibrated"]["interval"] == (0.7, 0.95)
+    assert found["calibrated"]["auroc_kind"] == "unet:mnist"
+    assert found["calibrated"]["auroc_interval"] == (0.7, 0.95)
+    assert found["calibrated"]["tpr"] == pytest.approx(0.94)
     assert tables.lowest(pd.concat([table, other]), ["unet:digits"])["paper"]["auroc"] == 0.9
 
 
@@ -277,7 +278,7 @@ def test_label_noise_puts_the_gap_on_either_side(case):
 
 def test_names_of_kinds_for_metrics():
     kinds = ["unet:digits", "unet:folder:cifar10-jpeg.zip", "relu-dae:mnist", "dit:npz:some/where/BloodMNIST.npz"]
-    assert [tables.slug(k) for k in kinds] == ["unet_digits", "unet_cifar10", "relu_dae_mnist", "dit_bloodmnist"]
+    assert [audited.slug(k) for k in kinds] == ["unet_digits", "unet_cifar10", "relu_dae_mnist", "dit_bloodmnist"]
 
 
 def test_tables_to_read_and_figures_hold_every_method(table, case):

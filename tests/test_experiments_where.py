@@ -17,7 +17,8 @@ from spikiness import detection, figures, measures, representations
 from spikiness.denoisers import EDM
 from spikiness.detection import calibration
 from spikiness.errors import SpikinessError
-from spikiness.experiments import where
+from spikiness.experiments import audited, where
+from spikiness.experiments import where_carries as carry
 from spikiness.networks.dit import DiT
 from spikiness.networks.unet import UNet
 
@@ -184,21 +185,21 @@ def test_pairs_go_from_calibration_to_others():
     made = {kind: where.audited.recipe(kind)[2].width for kind in kinds}
     found = [planted(4, seed, made[kind], kind) for kind in kinds for seed in (0, 10)]
     found.append(planted(4, 10, 99, kinds[0]))
-    chosen = where.pairs(found, [0])
-    assert chosen[chosen.relation == where.SEED][["a", "b"]].to_numpy().tolist() == [[0, 1], [2, 3], [4, 5]]
-    assert chosen[chosen.relation == where.WIDTH][["a", "b"]].to_numpy().tolist() == [[1, 6]]
-    assert chosen[chosen.relation == where.DATA].empty  # tiny-unet and unet are not one architecture
+    chosen = carry.pairs(found, [0])
+    assert chosen[chosen.relation == carry.SEED][["a", "b"]].to_numpy().tolist() == [[0, 1], [2, 3], [4, 5]]
+    assert chosen[chosen.relation == carry.WIDTH][["a", "b"]].to_numpy().tolist() == [[1, 6]]
+    assert chosen[chosen.relation == carry.DATA].empty  # tiny-unet and unet are not one architecture
 
 
 def test_flips_ranks_and_regret_by_hand():
     one, two = planted(4, 0), planted(4, 10)
     aurocs = {"best of a": (0.95, 0.8), "best of b": (0.9, 0.05), "flips": (0.2, 0.9), "vague": (0.6, 0.1)}
     rows = rows_of({**aurocs, "gone": (0.9, np.nan)}, (0, 10))
-    both = where.beside(pd.DataFrame(rows), one, two)
+    both = carry.beside(pd.DataFrame(rows), one, two)
     assert both.layer.tolist() == ["best of a", "best of b", "flips", "vague"]
     assert both.flip.tolist() == [False, True, True, False]
     assert both.agree.tolist() == [True, False, False, False]
-    found = where.carries(both)
+    found = carry.carries(both)
     assert found["flip"] == 0.5
     assert found["carried"] == pytest.approx(0.8)
     assert found["best"] == pytest.approx(0.95)  # of layer "best of b", with its direction in b
@@ -210,10 +211,10 @@ def test_a_best_setting_that_turns_around_costs_more_than_chance():
     rows = [row(0, "std", 0.99), row(10, "std", 0.02), row(0, "std", 0.6, "b"), row(10, "std", 0.9, "b")]
     one, two = planted(4, 0), planted(4, 10)
     table = pd.DataFrame(rows)
-    chosen = where.pairs([one, two], [0])
-    carried, points = where.transfers(table, [one, two], chosen)
+    chosen = carry.pairs([one, two], [0])
+    carried, points = carry.transfers(table, [one, two], chosen)
     assert carried.regret.item() == pytest.approx(0.48 + 0.48)
-    summary = where.by_relation(carried, points)
+    summary = carry.by_relation(carried, points)
     assert summary.flip.item() == 0.5
     assert summary.regret_largest.item() == carried.regret.item()
 
@@ -228,43 +229,43 @@ def test_choices_follow_the_worst_network_and_then_the_cost():
     rows += [row(seed, "gini", 0.01, "down", cost=0.3) for seed in (0, 1)]
     rows += [row(seed, "participation_ratio", 0.06, "early", cost=0.2) for seed in (0, 1)]
     table = pd.DataFrame(rows)
-    assert where.choose(table, "gini") == calibration.Choice("down", 0.1, "all", "gini", -1)
-    assert where.choose(table, "gini", where.THEORY) == calibration.Choice("early", 0.1, "all", "gini", 1)
+    assert carry.choose(table, "gini") == calibration.Choice("down", 0.1, "all", "gini", -1)
+    assert carry.choose(table, "gini", carry.THEORY) == calibration.Choice("early", 0.1, "all", "gini", 1)
     low = calibration.Choice("early", 0.1, "all", "participation_ratio", -1)
-    assert where.choose(table, "participation_ratio", where.THEORY) == low
+    assert carry.choose(table, "participation_ratio", carry.THEORY) == low
 
 
 def test_choice_is_that_of_calibrate():
     cases = [planted(30, 0), planted(30, 1)]
     table = where.survey(cases, calibration.SIGMAS)
     detector = detection.calibrate([(n.denoiser, n.memorized, n.generalized) for n in cases])
-    assert where.choose(table) == detector.choice
-    assert where.threshold(cases, detector.choice) == detector.threshold
+    assert carry.choose(table) == detector.choice
+    assert carry.threshold(cases, detector.choice) == detector.threshold
 
 
 def test_rates_above_a_carried_threshold():
     first, fresh = planted(30, 0), planted(30, 10)
     table = where.survey([first, fresh], [1e-6])
-    rows, samples = where.alone(table, [first], [fresh])
-    std = rows[(rows["alone"] == "std") & (rows.way == where.OPEN)].iloc[0]
+    rows, samples = carry.alone(table, [first], [fresh])
+    std = rows[(rows["alone"] == "std") & (rows.way == carry.OPEN)].iloc[0]
     assert std.auroc == std.tpr == 1
-    limit = where.threshold([first], where.choose(table[table.seed == 0], "std"))
-    scores = calibration.values(fresh.denoiser, where.choose(table[table.seed == 0], "std"), fresh.generalized)
-    assert where.elsewhere(where.choose(table, "std"), [fresh]).auroc.item() == 1
+    limit = carry.threshold([first], carry.choose(table[table.seed == 0], "std"))
+    scores = calibration.values(fresh.denoiser, carry.choose(table[table.seed == 0], "std"), fresh.generalized)
+    assert carry.elsewhere(carry.choose(table, "std"), [fresh]).auroc.item() == 1
     assert std.fpr == float((scores > limit).double().mean())
-    summary = where.by_measure(rows, samples)
+    summary = carry.by_measure(rows, samples)
     assert len(summary) == 2 * (len(calibration.TRIED) + 1)
     assert summary.fpr_low.le(summary.fpr).all()
 
 
 def test_better_than_std_needs_all_three():
-    base = {"way": where.OPEN, "worst": 0.9, "fpr": 0.03, "tpr": 0.5}
+    base = {"way": carry.OPEN, "worst": 0.9, "fpr": 0.03, "tpr": 0.5}
     rows = [{**base, "alone": "std"}, {**base, "alone": "gini", "worst": 0.95, "fpr": 0.015, "tpr": 0.5}]
     rows += [
         {**base, "alone": "hoyer", "worst": 0.95, "fpr": 0.0, "tpr": 0.4},
         {**base, "alone": "kurtosis", "fpr": 0.01},
     ]
-    assert where.better_than(pd.DataFrame(rows)) == ["gini"]
+    assert carry.better_than(pd.DataFrame(rows)) == ["gini"]
 
 
 def test_other_widths_are_of_networks_without_classes():
@@ -273,9 +274,9 @@ def test_other_widths_are_of_networks_without_classes():
 
 
 def test_labels_drop_folder_and_ending():
-    assert where.label("unet:folder:some/cifar10-jpeg.zip") == "unet, cifar10-jpeg"
-    assert where.slug("unet:folder:some/cifar10-jpeg.zip") == "unet_cifar10_jpeg"
-    assert where.label("dit:digits") == "dit, digits"
+    assert audited.label("unet:folder:some/cifar10-jpeg.zip") == "U-Net, CIFAR-10 (JPEG)"
+    assert audited.slug("unet:folder:some/cifar10-jpeg.zip") == "unet_cifar10"
+    assert audited.label("dit:digits") == "DiT, digits"
 
 
 # ---- figures

@@ -43,6 +43,7 @@ class Claim(BaseModel):
     where: str
     chapter: str | None = None
     measured: dict[str, Rule] = {}
+    profile: str | None = None  # of the runs that measure it, where others lack the data
     later: str | None = None
 
     @model_validator(mode="after")
@@ -122,11 +123,17 @@ def evaluate(parts: Mapping[str, list[Claim]], results: Mapping[str, Result], sk
 
 
 def _verdict(claim: Claim, results: Mapping[str, Result], skipped) -> Verdict:
-    if claim.later or claim.chapter in skipped:
+    if claim.later or claim.chapter in skipped or _elsewhere(claim, results):
         return Verdict(claim, UNTESTED, {})
     metrics = {name: numbers.lookup(results, claim.chapter, name) for name in claim.measured}
     worst = max((judge(rule, metrics[name]) for name, rule in claim.measured.items()), key=VERDICTS.index)
     return Verdict(claim, worst, metrics)
+
+
+def _elsewhere(claim: Claim, results: Mapping[str, Result]) -> bool:
+    """Whether the run of its chapter is of another profile than the one that measures it."""
+    found = results.get(claim.chapter or "")
+    return bool(claim.profile and found and found.profile != claim.profile)
 
 
 # ---- the page
@@ -152,9 +159,14 @@ def listing(verdicts: Mapping[str, list[Verdict]], verdict: str) -> str:
 
 def _listed(row: Verdict) -> str:
     if not row.metrics:
-        return f" — {row.claim.later}." if row.claim.later else ""
+        return f" — {_reason(row.claim)}."
     found = "; ".join(f"{_words(name)} {numbers.full(metric)}" for name, metric in row.metrics.items())
     return f" — {{doc}}`/notebooks/{row.claim.chapter}`: {found}."
+
+
+def _reason(claim: Claim) -> str:
+    """Why a claim is not tested."""
+    return claim.later or (f"by runs of the {claim.profile} profile" if claim.profile else "not run for this book")
 
 
 def table(verdicts: Mapping[str, list[Verdict]], results: Mapping[str, Result]) -> str:
@@ -176,7 +188,7 @@ def _part_table(rows: list[Verdict], results: Mapping[str, Result]) -> str:
 def _measured(row: Verdict, results: Mapping[str, Result]) -> list[str]:
     """The cell's paragraphs: each metric with its rule, then where it was measured."""
     if not row.metrics:
-        return [row.claim.later or "not run for this book"]
+        return [_reason(row.claim)]
     paragraphs = []
     for name, metric in row.metrics.items():
         rule = row.claim.measured[name]

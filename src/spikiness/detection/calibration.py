@@ -120,11 +120,7 @@ def choose(
         raise SpikinessError(
             "all scores are equal in every setting tried, so nothing can be chosen: are the representations dead?"
         )
-    best = table.worst.max()
-    near = table[table.worst >= best - margin]
-    cheapest = near[near.cost <= near.cost.min() + 1e-9]
-    row = cheapest.loc[cheapest.worst.idxmax()]
-    choice = Choice(row.layer, float(row.sigma), row["pool"], row.measure, int(row.direction))
+    choice, row = pick(table, margin)
     thresholds = [quantile(values(model, choice, generalized, **noise).numpy(), fpr) for model, _, generalized in cases]
     record = {
         "models": len(cases),
@@ -132,7 +128,7 @@ def choose(
         "generalized": [len(generalized) for _, _, generalized in cases],
         "aurocs": [float(v) for v in row.aurocs],
         "worst": float(row.worst),
-        "best": float(best),
+        "best": float(table.worst.max()),
         "margin": margin,
         "cost": float(row.cost),
         "fpr": fpr,
@@ -162,6 +158,15 @@ def worst_of(surveys: pd.DataFrame, direction: int | None = None) -> pd.DataFram
         row |= {"direction": way, "worst": up if way > 0 else down, "cost": mine.cost.max()}
         found.append({**row, "aurocs": mine.sort_values("model").auroc.tolist()})
     return pd.DataFrame(found)
+
+
+def pick(table: pd.DataFrame, margin: float = MARGIN) -> tuple[Choice, pd.Series]:
+    """The choice that a table of `worst_of` leads to, and its row: within `margin` of the best worst AUROC the cheapest
+    settings, and of these the best."""
+    near = table[table.worst >= table.worst.max() - margin]
+    cheapest = near[near.cost <= near.cost.min() + 1e-9]
+    row = cheapest.loc[cheapest.worst.idxmax()]
+    return Choice(row.layer, float(row.sigma), row["pool"], row.measure, int(row.direction)), row
 
 
 def seeing_layers(model: nn.Module, x: Tensor) -> list[str]:

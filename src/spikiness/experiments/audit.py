@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from spikiness import detection, measures, representations
-from spikiness.detection.calibration import MARGIN, auroc, quantile, values
+from spikiness.detection.calibration import auroc, quantile, values
 from spikiness.detection.detector import Choice, Detector, Explanation
 from spikiness.experiments import audited, copying
 
@@ -70,13 +70,9 @@ def survey(calibration: Sequence[Case], most: int) -> pd.DataFrame:
     return pd.concat([detection.survey(*case.parts(most)).assign(model=case.model.seed) for case in calibration])
 
 
-def pick(surveys: pd.DataFrame, measure: str | None = None, margin: float = MARGIN) -> Choice:
-    """The choice `detection.calibrate` makes: best in the worst model; within `margin` of that the cheapest."""
-    table = detection.worst_of(surveys if measure is None else surveys[surveys.measure == measure])
-    near = table[table.worst >= table.worst.max() - margin]
-    cheapest = near[near.cost <= near.cost.min() + 1e-9]
-    row = cheapest.loc[cheapest.worst.idxmax()]
-    return Choice(row.layer, float(row.sigma), row["pool"], row.measure, int(row.direction))
+def pick(surveys: pd.DataFrame, measure: str | None = None) -> Choice:
+    """The choice `detection.calibrate` makes, of one measure where given."""
+    return detection.pick(detection.worst_of(surveys if measure is None else surveys[surveys.measure == measure]))[0]
 
 
 def ways(calibration: Sequence[Case], surveys: pd.DataFrame, most: int) -> dict[str, Way]:

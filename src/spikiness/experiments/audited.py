@@ -1,8 +1,10 @@
 """Networks that memorize some images and generalize over the rest, and their samples, told apart: what the chapters on
 detection share."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import PurePosixPath
 
 import numpy as np
 import torch
@@ -40,6 +42,10 @@ RECIPES = {  # network, and whether images are larger than digits
     ("tiny-unet", False): Recipe(width=8, **TINY),
     ("tiny-dit", False): Recipe(width=16, options={"depth": 1, "patch": 2}, **TINY),
 }
+NAMES = {
+    "unet": "U-Net", "dit": "DiT", "relu-dae": "ReLU-DAE", "mnist": "MNIST", "fashion-mnist": "Fashion-MNIST",
+    "cifar10": "CIFAR-10", "cifar10-jpeg": "CIFAR-10 (JPEG)",
+}  # fmt: skip
 SMALL = 16  # pixels per side up to which images count as digits
 
 
@@ -93,6 +99,20 @@ def recipe(kind: str) -> tuple[str, images.Images, Recipe]:
     if found is None:
         raise SpikinessError(f"{kind!r}: a {network} is for images of at most {SMALL} pixels, take unet or dit")
     return network, pool, found
+
+
+def label(kind: str) -> str:
+    """A kind for figures and tables: unet:folder:cifar10-jpeg.zip is U-Net, CIFAR-10 (JPEG)."""
+    network, _, data = kind.partition(":")
+    stem = PurePosixPath(data.rpartition(":")[2]).stem
+    return f"{NAMES.get(network, network)}, {NAMES.get(stem, stem)}"
+
+
+def slug(kind: str) -> str:
+    """A kind as part of a metric's name: unet:folder:cifar10-jpeg.zip is unet_cifar10."""
+    network, _, data = kind.partition(":")
+    found = re.match(r"[a-z0-9]+", PurePosixPath(data.rpartition(":")[2]).name.lower())
+    return f"{network}_{found.group() if found else 'data'}".replace("-", "_")
 
 
 def train(kind: str, seeds: Sequence[int]) -> list[Model]:

@@ -1,6 +1,5 @@
 """What the chapter on detection shows of its comparisons: counts, verdicts, label noise, tables to read."""
 
-import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -20,13 +19,6 @@ from spikiness.experiments.detection import (
 )  # fmt: skip
 
 CUTS = (0.2, 1 / 3, 0.4, 0.5)  # of d1 / d2 where memorized ends and generalized begins, without a gap
-
-
-def slug(kind: str) -> str:
-    """A kind as part of a metric's name: unet:folder:cifar10-jpeg.zip is unet_cifar10."""
-    network, _, data = kind.partition(":")
-    found = re.match(r"[a-z0-9]+", data.rpartition(":")[2].rpartition("/")[2].lower())
-    return f"{network}_{found.group() if found else 'data'}".replace("-", "_")
 
 
 def groups(table: pd.DataFrame) -> dict[str, list[str]]:
@@ -67,12 +59,16 @@ def each_model(reported: Sequence[Case], settings: Sequence[Setting]) -> pd.Data
 
 
 def lowest(table: pd.DataFrame, deep: Sequence[str]) -> dict[str, dict]:
-    """AUROC, with its interval, of the calibrated detector and of the paper's choice in the kind of `deep` where it is
-    lowest."""
-    found = {}
+    """AUROC and TPR, with intervals, of the calibrated detector and of the paper's choice, each in the kind of `deep`
+    where it is lowest."""
+    found: dict[str, dict] = {}
     for short, method in {"calibrated": SPIKINESS, "paper": PAPER}.items():
-        row = table[(table.method == method) & table.kind.isin(deep)].sort_values("auroc").iloc[0]
-        found[short] = {"kind": row.kind, "auroc": row.auroc, "interval": (row.auroc_low, row.auroc_high)}
+        rows = table[(table.method == method) & table.kind.isin(deep)]
+        found[short] = {}
+        for rate in ("auroc", "tpr"):
+            row = rows.loc[rows[rate].idxmin()]
+            ends = row[f"{rate}_low"], row[f"{rate}_high"]
+            found[short] |= {rate: row[rate], f"{rate}_interval": ends, f"{rate}_kind": row.kind}
     return found
 
 
