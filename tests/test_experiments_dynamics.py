@@ -4,8 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from sklearn.metrics import roc_auc_score
 from torch import nn
 
+from spikiness import detection, representations
 from spikiness.denoisers import EDM, Empirical
 from spikiness.experiments import copying, duplicates, dynamics, models
 from spikiness.networks.unet import UNet
@@ -112,12 +114,9 @@ def test_growth_with_one_size_that_copies_is_a_lower_bound_and_with_none_is_noth
     assert dynamics.growth(grown([10, 1000], [100.0, 10_000.0], ["after", "inside"])) is None
 
 
-def test_auroc_counts_pairs_and_half_of_ties():
-    assert dynamics.auroc(np.array([3.0, 2.0]), np.array([1.0, 2.0])) == pytest.approx(3.5 / 4)
-
-
 def table(rows):
-    return pd.DataFrame(rows, columns=["seed", "layer", "pool", "measure", "sigma", "auroc"])
+    found = pd.DataFrame(rows, columns=["model", "layer", "pool", "measure", "sigma", "auroc"])
+    return found.assign(cost=found.layer.map(dict.fromkeys("abcd", 0.5)))
 
 
 def test_choice_is_the_best_of_the_worst_in_one_direction():
@@ -125,23 +124,23 @@ def test_choice_is_the_best_of_the_worst_in_one_direction():
     rows += [(s, "b", "all", "std", 0.2, v) for s, v in ((0, 0.8), (1, 0.75))]
     rows += [(s, "c", "all", "std", 0.2, v) for s, v in ((0, 0.1), (1, 0.15))]
     rows += [(s, "d", "all", "participation_ratio", 0.2, v) for s, v in ((0, 0.18), (1, 0.22))]
-    free, spiky = dynamics.choose(table(rows)), dynamics.choose(table(rows), spiky=True)
-    assert (free.layer, free.direction, free.worst) == ("c", -1, pytest.approx(0.85))
-    assert (spiky.layer, spiky.direction, spiky.worst) == ("d", -1, pytest.approx(0.78))  # few units: spiky
+    (free, worst), (spiky, worst_spiky) = dynamics.choose(table(rows)), dynamics.choose(table(rows), spiky=True)
+    assert (free.layer, free.direction, worst) == ("c", -1, pytest.approx(0.85))
+    assert (spiky.layer, spiky.direction, worst_spiky) == ("d", -1, pytest.approx(0.78))  # few units: spiky
     assert dynamics.spikier(table(rows)) == pytest.approx(5 / 8)
 
 
-def test_calibration_tries_every_setting_and_pools_as_capture_does():
+def test_calibration_tries_every_setting_on_the_samples_of_each_network():
     net, x = unet(), pool(20)
-    network = duplicates.Network(0, duplicates.training_set(x, 10, [2], 2, 0), [10], [net])
+    network = duplicates.Network(3, duplicates.training_set(x, 10, [2], 2, 0), [10], [net])
     mask = np.arange(20) < 8
     found = dynamics.calibrate([network], [x], [mask], [0.3])
-    assert len(found) == len(dynamics.image_layers(net)) * 3 * len(dynamics.MEASURES)
     assert not found.layer.str.contains("embed").any()
+    assert len(found) == found.layer.nunique() * 3 * len(dynamics.MEASURES)
     row = found[(found["pool"] == "max") & (found.measure == "kurtosis")].iloc[3]
-    h = dynamics.representations.capture(net, row.layer, dynamics.noisy(x, 0.3, 0), 0.3, "max")
-    score = dynamics.measures.kurtosis(h).numpy()
-    assert row.auroc == pytest.approx(dynamics.auroc(score[mask], score[~mask]))
+    y = representations.noisy(x, 0.3, seed=3)
+    score = dynamics.measures.kurtosis(representations.capture(net, row.layer, y, 0.3, "max")).numpy()
+    assert row.auroc == pytest.approx(roc_auc_score(mask, score))
 
 
 def test_stand_in_is_used_only_where_too_few_are_memorized_and_says_so():
@@ -156,13 +155,13 @@ def test_stand_in_is_used_only_where_too_few_are_memorized_and_says_so():
 
 def test_warnings_compare_training_images_with_held_out_ones():
     x, net = pool(40), unet()
-    choice = dynamics.Choice("network.act", "all", "std", 0.3, -1, 0.9)
+    choice = detection.Choice("network.act", 0.3, "all", "std", -1)
     network = dynamics.Network(10, 10, x[:10], [50], [net])
     found = dynamics.warnings(network, x[:10], x[10:], {dynamics.SPIKY: choice}, 2, 20).set_index("signal")
     assert set(found.index) == {dynamics.SPIKY, dynamics.LOSS, dynamics.ERROR}
     assert (found.low <= found.share).all()
-    noisy = [dynamics.noisy(x, 0.3, 10 + 100 * k) for k in range(2)]
-    std = [dynamics.measures.std(dynamics.representations.capture(net, "network.act", y, 0.3)) for y in noisy]
+    noisy = [representations.noisy(x, 0.3, 10, draw) for draw in range(2)]
+    std = [dynamics.measures.std(representations.capture(net, "network.act", y, 0.3)) for y in noisy]
     score = -torch.stack(std).mean(dim=0).numpy()
     mine = dynamics.scores(net, x, {dynamics.SPIKY: choice}, 2, 10)
     np.testing.assert_allclose(mine[dynamics.SPIKY], score, rtol=1e-5)

@@ -50,7 +50,7 @@ def planted(n=30, seed=10, width=8, kind="tiny-unet:digits"):
 
 def row(seed, measure, auroc, layer="a", pool="all", cost=0.5, kind="tiny-unet:digits", width=8):
     setting = {"layer": layer, "sigma": 0.1, "pool": pool, "measure": measure}
-    spikier = auroc if calibration.SPIKIER[measure] > 0 else 1 - auroc
+    spikier = auroc if calibration.WAYS[measure] > 0 else 1 - auroc
     return {"kind": kind, "seed": seed, "width": width, **setting, "auroc": auroc, "cost": cost, "spikier": spikier}
 
 

@@ -15,7 +15,8 @@ from spikiness.errors import SpikinessError, suggest
 
 SIGMAS = (0.05, 0.1, 0.2, 0.5, 1.0)
 TRIED = tuple(name for name in measures.MEASURES if name != "l4_l2")  # it ranks as participation_ratio does
-SPIKIER = {name: -1 if name == "participation_ratio" else 1 for name in measures.MEASURES}  # which way spikier lies
+WAYS = {name: -1 if name == "participation_ratio" else 1 for name in measures.MEASURES}  # which way spikier lies
+SPIKIER = "spikier"  # the theory's direction: memorized images have the spikier representation
 SETTING = ["layer", "sigma", "pool", "measure"]
 FEWEST = 20  # images of each kind that a choice may rest on
 MARGIN = 0.01  # of AUROC, within which the cheapest setting wins
@@ -142,19 +143,20 @@ def choose(
     return choice, max(thresholds), record
 
 
-def worst_of(surveys: pd.DataFrame, direction: int | None = None) -> pd.DataFrame:
+def worst_of(surveys: pd.DataFrame, direction: int | str | None = None) -> pd.DataFrame:
     """One row per setting over the surveys of several `model`s: `aurocs`, `direction` and, in it, the `worst` AUROC.
 
-    The direction is the one whose worst AUROC is the higher, unless given. Settings whose values are all equal in one
-    of the models are left out.
+    The direction is the one whose worst AUROC is the higher, unless given: 1, -1, or SPIKIER, that in which memorized
+    images are the spikier ones. Settings whose values are all equal in one of the models are left out.
     """
     found = []
     for setting, mine in surveys.groupby(SETTING, sort=False):
         if mine.auroc.isna().any():
             continue
-        up, down = mine.auroc.min(), 1 - mine.auroc.max()
-        way = direction or (1 if up >= down else -1)
         row = dict(zip(SETTING, setting, strict=True))
+        up, down = mine.auroc.min(), 1 - mine.auroc.max()
+        given = WAYS[row["measure"]] if direction == SPIKIER else direction
+        way = given or (1 if up >= down else -1)
         row |= {"direction": way, "worst": up if way > 0 else down, "cost": mine.cost.max()}
         found.append({**row, "aurocs": mine.sort_values("model").auroc.tolist()})
     return pd.DataFrame(found)

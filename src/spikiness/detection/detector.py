@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from spikiness import files, images, measures, representations
-from spikiness.detection.calibration import SPIKIER, Case, Choice, choose, quantile, refuse_nan, values
+from spikiness.detection.calibration import WAYS, Case, Choice, choose, quantile, refuse_nan, values
 from spikiness.errors import CorruptArtifact, SpikinessError, suggest
 
 FORMAT = 1
@@ -269,7 +269,7 @@ def _default(model: nn.Module, given: dict[str, Any]) -> Choice:
         sigma=float(given["sigma"] or sigma),
         pool=given["pool"] or "all",
         measure=measure,
-        direction=given["direction"] or SPIKIER[measure],
+        direction=given["direction"] or WAYS[measure],
     )
 
 

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 import torch
-from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
-from spikiness import detection, images, measures, representations
+from spikiness import detection, images, measures
 from spikiness.denoisers import EDM, Empirical
+from spikiness.detection.calibration import SPIKIER, WAYS, values
 from spikiness.experiments import copying, duplicates, models
 from spikiness.sampling import Noise
 
@@ -18,8 +18,7 @@ GOOD, COPIES = "samples good", "half of the samples copies"
 SPIKY, ANY = "spikiness", "representation, any direction"  # of the chosen layer: memorized held to be spikier, or not
 LOSS, ERROR, APPEAR = "loss", "error at the same noise", "copies among samples"
 LOSS_SIGMAS = (0.065, 0.14, 0.30, 0.65, 1.4)  # quantiles .1, .3, .5, .7, .9 of the noise levels of training
-MEASURES = {"std": 1, "std_over_norm": 1, "participation_ratio": -1, "kurtosis": 1}  # and which way is spikier
-SETTING = ["layer", "pool", "measure", "sigma"]  # what is chosen, with a direction
+MEASURES = ("std", "std_over_norm", "participation_ratio", "kurtosis")
 APART = 10**12  # first seed of this noise: a sample never meets the noise it was made from
 FEWEST = 10  # memorized samples a choice may rest on
 
@@ -155,18 +154,6 @@ def _slope(x: np.ndarray, y: np.ndarray) -> float:
 # --- early warning: chosen on calibration networks, looked at on others ---------------------------------------------
 
 
-@dataclass(frozen=True)
-class Choice:
-    """What is measured where, and in which direction memorized samples lie."""
-
-    layer: str
-    pool: str
-    measure: str
-    sigma: float
-    direction: int  # 1: higher is memorized, -1: lower
-    worst: float  # AUROC in that direction, the smallest over calibration networks
-
-
 def stand_in(found: pd.DataFrame) -> tuple[np.ndarray, bool]:
     """Which samples count as memorized for a choice, [N]; where too few are, the tenth closest to one training image.
 
@@ -181,74 +168,40 @@ def stand_in(found: pd.DataFrame) -> tuple[np.ndarray, bool]:
 def calibrate(
     calibration: Sequence[duplicates.Network], samples: Sequence[Tensor], masks: Sequence[np.ndarray], sigmas: list
 ) -> pd.DataFrame:
-    """AUROC of memorized against generalized samples, one row per network, layer, pool, measure and noise level."""
-    found = []
+    """AUROC of memorized against generalized samples, one row per network (`model`), layer, pool, measure and noise
+    level: `detection.survey`."""
+    parts = []
     for network, drawn, mask in zip(calibration, samples, masks, strict=True):
-        denoiser = network.stages[-1]
-        for layer in image_layers(denoiser):
-            for sigma in sigmas:
-                h = representations.capture(denoiser, layer, noisy(drawn, sigma, network.seed), sigma)
-                h = h.unflatten(1, (channels(denoiser, layer), -1))  # [N, C, places]
-                for pool, reduced in {"all": h.flatten(1), "mean": h.mean(dim=2), "max": h.amax(dim=2)}.items():
-                    for measure in MEASURES:
-                        score = measures.MEASURES[measure](reduced).numpy()
-                        row = {"seed": network.seed, "layer": layer, "sigma": sigma, "pool": pool, "measure": measure}
-                        found.append({**row, "auroc": auroc(score[mask], score[~mask])})
-    return pd.DataFrame(found)
+        two = drawn[mask], drawn[~mask]
+        found = detection.survey(network.stages[-1], *two, sigmas=sigmas, tried=MEASURES, seed=network.seed)
+        parts.append(found.assign(model=network.seed))
+    return pd.concat(parts, ignore_index=True)
 
 
-def image_layers(denoiser: EDM) -> list[str]:
-    """Nonlinearities that see the image (those of the embedding see the noise level only)."""
-    return [name for name in representations.layers(denoiser, nonlinearities=True) if ".embed." not in name]
-
-
-def channels(denoiser: EDM, layer: str) -> int:
-    """Channels of a layer's output, from its features of one image: places are those of a mean over them."""
-    arguments = denoiser.network.arguments
-    blank = torch.zeros(1, arguments["channels"], arguments["size"], arguments["size"])
-    return representations.capture(denoiser, layer, blank, 1.0, "mean").shape[1]
-
-
-def auroc(memorized: np.ndarray, generalized: np.ndarray) -> float:
-    """Share of pairs in which the memorized score is higher; ties count half."""
-    truth = np.repeat([1, 0], [len(memorized), len(generalized)])
-    return float(roc_auc_score(truth, np.concatenate([memorized, generalized])))
-
-
-def choose(calibrated: pd.DataFrame, spiky: bool = False) -> Choice:
-    """The setting whose AUROC, in one direction for all calibration networks, is largest in the worst of them.
-
-    With `spiky` the direction is given: memorized samples are held to be the spikier ones.
-    """
-    table = calibrated.groupby(SETTING, sort=False).auroc.agg(["min", "max"])
-    forward, backward = table["min"].to_numpy(), 1 - table["max"].to_numpy()
-    up = forward >= backward  # the direction in which the worst network is better
-    if spiky:
-        up = table.index.get_level_values("measure").map(MEASURES).to_numpy() > 0
-    worst = np.where(up, forward, backward)
-    best = int(np.argmax(worst))
-    return Choice(*table.index[best], direction=1 if up[best] else -1, worst=float(worst[best]))
+def choose(calibrated: pd.DataFrame, spiky: bool = False) -> tuple[detection.Choice, float]:
+    """The setting whose AUROC, in one direction for all calibration networks, is largest in the worst of them, and that
+    AUROC; with `spiky` the direction is given: memorized samples are held to be the spikier ones."""
+    table = detection.worst_of(calibrated, SPIKIER if spiky else None)
+    choice, row = detection.pick(table, margin=0.0)
+    return choice, float(row.worst)
 
 
 def spikier(calibrated: pd.DataFrame) -> float:
     """Share of settings, over calibration networks, in which memorized samples are the spikier ones."""
-    way = calibrated.measure.map(MEASURES)
+    way = calibrated.measure.map(WAYS)
     return float(((calibrated.auroc - 0.5) * way > 0).mean())
 
 
-def scores(denoiser: EDM, x: Tensor, choices: dict[str, Choice], draws: int, seed: int) -> dict[str, np.ndarray]:
+def scores(
+    denoiser: EDM, x: Tensor, choices: dict[str, detection.Choice], draws: int, seed: int
+) -> dict[str, np.ndarray]:
     """What might tell training images from others, one number [N] each, higher for training: the measures chosen, the
     loss of training, and the error at the noise level of the first choice; measures and error are means over `draws`.
     """
+    found = {name: values(denoiser, choice, x, draws, seed).numpy() for name, choice in choices.items()}
     sigma = next(iter(choices.values())).sigma
-    total = {name: torch.zeros(len(x)) for name in (*choices, ERROR)}
-    for k in range(draws):
-        total[ERROR] -= losses(denoiser, x, seed + 100 * k, [sigma]) / draws
-        for name, c in choices.items():
-            y = noisy(x, c.sigma, seed + 100 * k)
-            h = representations.capture(denoiser, c.layer, y, c.sigma, c.pool)
-            total[name] += c.direction * measures.MEASURES[c.measure](h) / draws
-    return {name: score.numpy() for name, score in {**total, LOSS: -losses(denoiser, x, seed)}.items()}
+    error = sum(losses(denoiser, x, seed + 100 * k, [sigma]) for k in range(draws)) / draws
+    return {**found, ERROR: -error.numpy(), LOSS: -losses(denoiser, x, seed).numpy()}
 
 
 def unused(x: Tensor, seen: Sequence[Tensor]) -> Tensor:
@@ -257,15 +210,15 @@ def unused(x: Tensor, seen: Sequence[Tensor]) -> Tensor:
 
 
 def warnings(
-    network: Network, mine: Tensor, held: Tensor, choices: dict[str, Choice], draws: int, resamples: int
+    network: Network, mine: Tensor, held: Tensor, choices: dict[str, detection.Choice], draws: int, resamples: int
 ) -> pd.DataFrame:
     """One row per stage and score: AUROC of training images `mine` against held-out ones, with its interval."""
     found = []
     for seen, denoiser in zip(network.seen, network.stages, strict=True):
         of_train = scores(denoiser, mine[: len(held)], choices, draws, network.seed)
         of_held = scores(denoiser, held, choices, draws, network.seed)
-        for name, values in of_train.items():
-            result = detection.evaluate(values, of_held[name], draws=resamples)
+        for name, mine_scores in of_train.items():
+            result = detection.evaluate(mine_scores, of_held[name], draws=resamples)
             row = {"n": network.n, "seed": network.seed, "images_seen": seen, "signal": name, "share": result.auroc}
             found.append({**row, "low": result.auroc_interval[0], "high": result.auroc_interval[1]})
     return pd.DataFrame(found)

@@ -96,7 +96,7 @@ def survey(found: Iterable[Network], sigmas: Sequence[float]) -> pd.DataFrame:
     """
     tables = [detection.survey(n.denoiser, n.memorized, n.generalized, sigmas=sigmas).assign(**n.name) for n in found]
     table = pd.concat(tables, ignore_index=True)
-    up = table.measure.map(calibration.SPIKIER) > 0
+    up = table.measure.map(calibration.WAYS) > 0
     return table.assign(spikier=table.auroc.where(up, 1 - table.auroc))
 
 

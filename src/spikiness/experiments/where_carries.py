@@ -1,7 +1,7 @@
 """Whether a choice of layer, noise level, pooling and measure carries to other networks, and which measure does."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 
 import numpy as np
 import pandas as pd
@@ -112,14 +112,11 @@ def choose(
     With the `direction` of the THEORY only settings count in which memorized samples are the spikier ones.
     """
     mine = table if measure is None else table[table.measure == measure]
-    held = direction == THEORY
-    aurocs = mine.spikier if held else mine.auroc
     labels = mine.seed.astype(str) + "/" + mine.width.astype(str)
-    tried = detection.worst_of(mine.assign(model=labels, auroc=aurocs), 1 if held else None)
+    tried = detection.worst_of(mine.assign(model=labels), calibration.SPIKIER if direction == THEORY else None)
     if tried.empty:
         raise SpikinessError(f"{measure or 'all measures'}: values are equal in every setting tried, nothing to choose")
-    choice, _ = calibration.pick(tried, margin)
-    return replace(choice, direction=calibration.SPIKIER[choice.measure]) if held else choice
+    return detection.pick(tried, margin)[0]
 
 
 def threshold(calibrated: Sequence[Network], choice: calibration.Choice) -> float:
