@@ -21,7 +21,7 @@ CPU_INDEX := https://download.pytorch.org/whl/cpu
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup book site publish test lint format bench bench-unet bench-sweeps test-slurm serve lock clean distclean
+.PHONY: help setup book site publish test lint format bench bench-unet bench-sweeps bench-detection test-slurm serve lock clean distclean
 
 help:
 	@echo "make book       run the chapters and build the book into build/PROFILE/html"
@@ -33,6 +33,7 @@ help:
 	@echo "make lint       ruff, notebooks without outputs, no leftovers"
 	@echo "make format     mend what lint can mend: format the code, strip the notebooks"
 	@echo "make bench      measure speed against the plain loop; make bench-unet: diffusion models against two libraries"
+	@echo "make bench-detection  what a score of the detector costs beside a full pass and the local dimension"
 	@echo "make bench-sweeps  what a batch costs beside the chapters it runs; 10,000 jobs; a driver killed and killed again"
 	@echo "make test-slurm run a sweep on a real SLURM cluster of one host, made for it (root, Debian's packages)"
 	@echo "make setup      only make the environment in .venv"
@@ -88,6 +89,9 @@ bench-unet: $(READY)
 
 bench-sweeps: $(READY)
 	$(BIN)/python benchmarks/sweeps.py $(ARGS)
+
+bench-detection: $(READY)
+	$(BIN)/python benchmarks/detection.py $(ARGS)
 
 test-slurm: $(READY)
 	tests/slurm/test.sh $(BIN)/python
