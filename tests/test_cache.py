@@ -11,10 +11,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from spikiness import cache
+from spikiness import cache, sampling
 from spikiness.cache import cached, key
+from spikiness.denoisers import EDM
 from spikiness.errors import SpikinessError
 from spikiness.networks.relu_dae import ReLUDAE
+from spikiness.networks.unet import UNet
 from spikiness.runs import store
 
 CALLS = []
@@ -290,3 +292,46 @@ def test_a_checkpoint_folder_that_the_caller_named_is_left_alone(home, tmp_path)
     cached(monkey, X + 1)
     assert seen[1].parent == home / "networks"
     assert not seen[1].exists()
+
+
+# ---- samples
+
+
+def small(seed=0):
+    model = EDM(UNet(1, 4, 8, generator=torch.Generator().manual_seed(seed)), 0.5)
+    with torch.no_grad():
+        model.network.head.weight.fill_(0.01)
+    return model
+
+
+def test_samples_are_drawn_once_and_are_those_of_the_sampler(home, monkeypatch):
+    model, seeds = small(), range(5, 9)
+    first = cache.sampled(model, (1, 4, 4), seeds)
+    assert torch.equal(first, sampling.sample(model, (1, 4, 4), seeds))
+    monkeypatch.setattr(sampling, "sample", lambda *_, **__: pytest.fail("drawn again"))
+    assert torch.equal(cache.sampled(model, (1, 4, 4), seeds), first)
+    for other in ((small(1), seeds), (model, range(5, 8))):
+        with pytest.raises(pytest.fail.Exception):
+            cache.sampled(other[0], (1, 4, 4), other[1])
+
+
+def test_samples_altered_on_disk_are_drawn_again(home):
+    model = small()
+    first = cache.sampled(model, (1, 4, 4), range(3))
+    (path,) = (home / "samples").glob("*.npz")
+    data = bytearray(path.read_bytes())
+    data[-200] ^= 1
+    path.write_bytes(data)
+    assert torch.equal(cache.sampled(model, (1, 4, 4), range(3)), first)
+    assert np.array_equal(np.load(path)["values"], first.numpy())
+
+
+def test_samples_depend_on_labels(home):
+    model = EDM(UNet(1, 4, 8, classes=3, generator=torch.Generator().manual_seed(0)), 0.5)
+    with torch.no_grad():
+        model.network.head.weight.fill_(0.05)
+        for block in model.network.up:
+            block.conv2.weight.fill_(0.05)
+    one, two = (cache.sampled(model, (1, 4, 4), range(2), labels=torch.tensor([k, k])) for k in (0, 1))
+    assert not torch.equal(one, two)
+    assert len(list((home / "samples").glob("*.npz"))) == 2

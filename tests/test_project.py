@@ -45,7 +45,7 @@ ARROWS = {
     "training": {"denoisers", "files", "networks"},
     "detection": {"denoisers", "files", "images", "measures", "networks", "representations", "sampling"},
     "steering": {"representations"},
-    "cache": {"denoisers", "runs", "networks", "images"},
+    "cache": {"denoisers", "runs", "networks", "images", "sampling"},
     "experiments": {
         "cache",
         "denoisers",

@@ -8,13 +8,15 @@ is kept in `<home>/networks/<digest>/` as `weights.safetensors` and `networks.js
 import contextlib
 import dataclasses
 import inspect
+import io
 import json
 import os
 import secrets
 import shutil
 import sys
 import time
-from collections.abc import Callable
+import zipfile
+from collections.abc import Callable, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from spikiness import denoisers, networks
+from spikiness import denoisers, networks, sampling
 from spikiness.errors import CorruptArtifact, SpikinessError, suggest
 from spikiness.runs import chapter, locks, sources, store
 
@@ -62,6 +64,23 @@ def cached(fit: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         return _load(folder)  # what is kept, not what was made: the first run and the next give the same
 
 
+def sampled(denoiser: nn.Module, shape: Sequence[int], seeds: Sequence[int], labels: Tensor | None = None) -> Tensor:
+    """`sampling.sample` of a trained denoiser with these arguments: drawn once, then read from disk, for every chapter
+    that asks the same network. Known by the weights, the code of the sampler, the arguments, and torch's version; a
+    file that was altered is drawn again."""
+    what = [_described(denoiser), store.sha256(_weights([denoiser])), [*shape], [*seeds]]
+    what += [_fingerprint("labels", labels), sources.function_digest("spikiness.sampling", "sample"), _torch()]
+    path = store.under(store.home(), "samples", f"{store.sha256(json.dumps(what).encode())[:32]}.npz")
+    with locks.hold(path.with_suffix(".lock"), f"samples {path.stem[:8]}"):
+        with contextlib.suppress(OSError, ValueError, KeyError, zipfile.BadZipFile):  # zip checks every bit
+            return torch.from_numpy(np.load(path)["values"])
+        drawn = sampling.sample(denoiser, shape, seeds, labels=labels)
+        file = io.BytesIO()
+        np.savez(file, values=drawn.cpu().numpy())
+        store.write_bytes(path, file.getvalue())
+    return drawn
+
+
 def key(fit: Callable[..., Any], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> str:
     """The digest under which `cached(fit, *args, **kwargs)` keeps its networks."""
     bound = inspect.signature(fit).bind(*args, **(kwargs or {}))
@@ -73,9 +92,13 @@ def key(fit: Callable[..., Any], args: tuple[Any, ...] = (), kwargs: dict[str, A
         _qualified(fit),
         _code(fit),
         [[name, _fingerprint(name, value)] for name, value in named.items()],
-        metadata.version("torch").partition("+")[0],
+        _torch(),
     ]
     return store.sha256(json.dumps(content).encode())[:32]
+
+
+def _torch() -> str:
+    return metadata.version("torch").partition("+")[0]
 
 
 def _qualified(fit: Callable[..., Any]) -> str:

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spikiness import images, measures, sampling
+from spikiness import images, measures
+from spikiness.cache import sampled
 from spikiness.denoisers import EDM
 from spikiness.errors import SpikinessError, suggest
 from spikiness.experiments import duplicates, models
@@ -142,7 +143,7 @@ def draw(model: Model, count: int, stage: int = -1) -> Samples:
     """`count` samples of a model at a stage of its training (the end), cut to [-1, 1]; a DiT's of all classes."""
     labels = torch.arange(count) % 10 if model.labeled else None
     seeds = models.initial_seeds(count, model.seed)
-    x = sampling.sample(model.stages[stage], model.distinct.shape[1:], seeds, labels=labels).clamp(-1, 1)
+    x = sampled(model.stages[stage], model.distinct.shape[1:], seeds, labels).clamp(-1, 1)
     return judge(x, model.distinct, labels)
 
 

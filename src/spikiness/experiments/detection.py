@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from spikiness import detection, images, representations, sampling
+from spikiness.cache import sampled
 from spikiness.detection.calibration import auroc, seeing_layers
 from spikiness.experiments import audited
 from spikiness.experiments import representations as two_layers
@@ -97,7 +98,7 @@ def _sampled(model: audited.Model, samples: int, most: int) -> Case:
     held, more = audited.held_out(model.kind, most), min(samples, GENERATIONS)
     seeds = range(model.seed * 1_000_000 + DRAWN_APART, model.seed * 1_000_000 + DRAWN_APART + more)
     labels = torch.arange(more) % 10 if model.labeled else None
-    others = sampling.sample(model.denoiser, model.distinct.shape[1:], seeds, labels=labels).clamp(-1, 1)
+    others = sampled(model.denoiser, model.distinct.shape[1:], seeds, labels).clamp(-1, 1)
     given = {"held_out": held, "train": model.distinct, "generations": others}
     return Case(model.kind, model.seed, *parts, **given, drawn=drawn)
 

@@ -66,7 +66,7 @@ def lowest(table: pd.DataFrame, deep: Sequence[str]) -> dict[str, dict]:
         rows = table[(table.method == method) & table.kind.isin(deep)]
         found[short] = {}
         for rate in ("auroc", "tpr"):
-            row = rows.loc[rows[rate].idxmin()]
+            row = rows.iloc[rows[rate].argmin()]
             ends = row[f"{rate}_low"], row[f"{rate}_high"]
             found[short] |= {rate: row[rate], f"{rate}_interval": ends, f"{rate}_kind": row.kind}
     return found
