@@ -366,7 +366,7 @@ def test_the_readme_examples_run(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(training, "fit_diffusion", lambda *a, **k: fit(*a, **{**k, "images_seen": 256}))
     for code in blocks:
         exec(compile(code, "README.md", "exec"), {})
-    assert len(capsys.readouterr().out.splitlines()) == 10
+    assert len(capsys.readouterr().out.splitlines()) == 11
 
 
 def test_the_citation_names_paper_and_software():
