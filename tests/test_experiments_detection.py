@@ -287,8 +287,11 @@ def test_tables_to_read_and_figures_hold_every_method(table, case):
     assert len(tables.shown_choices(chosen)) == len(tables.shown_methods(chosen)) == len(settings)
     measured = pd.DataFrame({"kind": "unet:digits", "method": ["FLIPD", "FLIPD"], "batch": [1, 8], "ms": [2.0, 0.5]})
     shown = tables.shown_rates(table, measured)
-    assert shown.loc[("unet:digits", "FLIPD"), "ms alone"] == "2"
-    assert shown.loc[("unet:digits", "FLIPD"), "rival is"] == "ahead"
+    assert shown.loc["FLIPD", ["ms alone", "ms in 8", "rival is"]].to_list() == ["2", "0.5", "ahead"]
+    assert list(shown.index) == [*itertools.chain(*tables.groups(table).values())]
+    lines = tables.markdown(shown, "method").splitlines()
+    assert lines[0].startswith("| method | AUROC |")
+    assert len(lines) == 2 + len(shown)
     assert tables.shown_costs(pd.DataFrame({"kind": "a", "method": ["m"], "passes": [35000.0]})).iloc[0, 0] == "3.5e+04"
     counted = tables.counts([case]).iloc[0]
     assert (counted.drawn, counted.memorized, counted.copied_images) == (72, 30, 5)

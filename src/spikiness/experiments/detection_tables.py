@@ -9,6 +9,7 @@ from spikiness import detection
 from spikiness.detection.calibration import auroc
 from spikiness.experiments.detection import (
     CONTROLS,
+    FLIPD_MORE,
     ORACLE,
     PAPER,
     SPIKINESS,
@@ -16,7 +17,7 @@ from spikiness.experiments.detection import (
     Setting,
     detector,
     score,
-)  # fmt: skip
+)
 
 CUTS = (0.2, 1 / 3, 0.4, 0.5)  # of d1 / d2 where memorized ends and generalized begins, without a gap
 
@@ -108,45 +109,49 @@ def label_noise(reported: Sequence[Case], settings: Sequence[Setting]) -> pd.Dat
     return table.groupby(["gap", "cut"], dropna=False)[["auroc", "between"]].mean().reset_index()
 
 
-# ---- tables to read
+# ---- tables to read, in Markdown, whose cells wrap
 
 
-def shown_choices(chosen: pd.DataFrame) -> pd.DataFrame:
-    """What each method chose, a row per kind and method."""
-    layers = chosen.layer.str.removeprefix("network.").fillna("")
-    pairs = zip(chosen["pool"].fillna(""), chosen.measure.fillna(""), strict=True)
-    names = [" ".join(filter(None, pair)) for pair in pairs]
-    found = chosen.assign(layer=layers, **{"pool, measure": names, "noise level": chosen.sigma.map(_plain)})
-    found["worst"] = found.worst.map("{:.3f}".format)
-    columns = ["noise level", "layer", "pool, measure", "direction", "tried", "worst"]
-    return found.set_index(["kind", "method"])[columns]
+def markdown(frame: pd.DataFrame, first: str, title: str = "") -> str:
+    """A table of text under a title, with its index as the column `first`."""
+    rows = [[first, *map(str, frame.columns)], ["---"] * (1 + len(frame.columns))]
+    rows += [[str(name), *map(str, row)] for name, row in zip(frame.index, frame.to_numpy(), strict=True)]
+    table = "\n".join("| " + " | ".join(row) + " |" for row in rows)
+    return f"**{title}**\n\n{table}" if title else table
 
 
 def shown_methods(found: pd.DataFrame) -> pd.DataFrame:
     """Source, assumption, needs and cost of each method of a table."""
+    spiky = "memorized images have a spiky representation"
     ours = {
-        SPIKINESS: (
-            "this book, after Algorithm 1",
-            "memorized images have a spiky representation",
-            "calibration samples",
-        ),
-        PAPER: ("Algorithm 1", "memorized images have a spiky representation", "nothing"),
+        SPIKINESS: ("this book, after Algorithm 1", spiky, "the model, calibration samples", "a part of 1"),
+        PAPER: ("Algorithm 1", spiky, "the model", "a part of 1"),
     }
     rows = []
     for name in dict.fromkeys(found.method):
         if name in ours:
-            row = (*ours[name], "a part of 1")
+            row = ours[name]
         else:
             known = detection.BASELINES[name.partition(",")[0]]
-            row = known.source, known.assumes, known.needs, "1 and 16 Jacobian products" if "16" in name else known.cost
+            cost = "1 and 16 Jacobian products" if name == FLIPD_MORE else known.cost
+            row = known.source, known.assumes, known.needs, cost
         rows.append([name, *row])
-    columns = ["method", "source", "assumes that", "needs", "evaluations of the model per image"]
+    columns = ["method", "source", "assumes that", "needs", "evaluations per image"]
     return pd.DataFrame(rows, columns=columns).set_index("method")
 
 
+def shown_choices(chosen: pd.DataFrame) -> pd.DataFrame:
+    """What each method chose for one kind of network, a row per method."""
+    layers = chosen.layer.str.removeprefix("network.").fillna("")
+    pairs = zip(chosen["pool"].fillna(""), chosen.measure.fillna(""), strict=True)
+    names = [", ".join(filter(None, pair)) for pair in pairs]
+    found = chosen.assign(layer=layers, **{"pool, measure": names, "noise level": chosen.sigma.map(_plain)})
+    found["worst"] = found.worst.map("{:.3f}".format)
+    return found.set_index("method")[["noise level", "layer", "pool, measure", "direction", "tried", "worst"]]
+
+
 def shown_rates(table: pd.DataFrame, measured: pd.DataFrame) -> pd.DataFrame:
-    """AUROC and TPR with intervals, verdicts on rivals, milliseconds per image at each size of batch."""
-    verdicts = against(table).set_index(["kind", "method"]).verdict
+    """AUROC and TPR with intervals, verdicts on rivals, milliseconds per image at each size of batch, for one kind."""
     text = {
         "AUROC": [_interval(r.auroc, r.auroc_low, r.auroc_high) for r in table.itertuples()],
         "TPR at 1 % FPR": [_interval(r.tpr, r.tpr_low, r.tpr_high, 2) for r in table.itertuples()],
@@ -154,14 +159,14 @@ def shown_rates(table: pd.DataFrame, measured: pd.DataFrame) -> pd.DataFrame:
             _interval(r.difference, r.difference_low, r.difference_high) for r in table.itertuples()
         ],
     }
-    found = table.assign(**text).set_index(["kind", "method"])[list(text)]
-    found["rival is"] = verdicts.reindex(found.index).fillna("")
-    found.loc[(slice(None), SPIKINESS), "spikiness ahead by"] = ""
-    times = measured.pivot(index=["kind", "method"], columns="batch", values="ms").map("{:.3g}".format)
+    found = table.assign(**text).set_index("method")[list(text)]
+    found["rival is"] = against(table).set_index("method").verdict.reindex(found.index).fillna("")
+    found.loc[SPIKINESS, "spikiness ahead by"] = ""
+    times = measured.pivot(index="method", columns="batch", values="ms").map("{:.2g}".format)
     for batch in times.columns:
-        name = "ms alone" if batch == 1 else f"ms in a batch of {batch}"
-        found[name] = times[batch].reindex(found.index).fillna("")
-    return found
+        found["ms alone" if batch == 1 else f"ms in {batch}"] = times[batch].reindex(found.index).fillna("")
+    order = [name for names in groups(table).values() for name in names]
+    return found.loc[order]
 
 
 def shown_costs(arithmetic: pd.DataFrame) -> pd.DataFrame:
@@ -176,7 +181,7 @@ def shown_cuts(cuts: pd.DataFrame) -> pd.DataFrame:
         f"cut at {_plain(c)}" if gap == "none" else f"gap {gap}" for gap, c in zip(cuts.gap, cuts.cut, strict=True)
     ]
     table = cuts.assign(label=names).pivot(index="kind", columns="label", values="auroc")
-    return table[list(dict.fromkeys(names))].map("{:.3f}".format)
+    return table[list(dict.fromkeys(names))].map(lambda v: "" if np.isnan(v) else f"{v:.3f}")
 
 
 def _plain(value: float) -> str:
