@@ -195,7 +195,7 @@ def test_the_worst_model_decides():
 def test_several_models_give_the_highest_of_their_thresholds(unet):
     others = [EDM(awake(UNet(1, 8, 8), seed)) for seed in (1, 2)]
     cases = [(model, digits(30, 1), 0.5 * digits(150, 2)) for model in others]
-    detector = calibrate(cases, sigmas=[0.1], tried=["std"], pools=["all"])
+    detector = calibrate(cases, sigmas=[0.1], measures=["std"], pools=["all"])
     assert detector.model is others[0]
     assert detector.threshold == max(detector.record["thresholds"])
     for model, _, generalized in cases:
@@ -217,7 +217,7 @@ def test_what_was_given_is_not_chosen_anew(unet):
 
 def test_a_survey_agrees_with_scores_one_by_one(unet):
     a, b = digits(25), 0.4 * digits(30, 2)
-    table = survey(unet, a, b, sigmas=[0.1, 0.5], tried=["std", "participation_ratio"])
+    table = survey(unet, a, b, sigmas=[0.1, 0.5], measures=["std", "participation_ratio"])
     assert set(table.layer) == {n for n in representations.layers(unet, nonlinearities=True) if "embed" not in n}
     row = table[(table.layer == "network.up.1.act1") & (table.sigma == 0.5) & (table["pool"] == "mean")]
     row = row[row.measure == "participation_ratio"].iloc[0]
@@ -256,7 +256,7 @@ def test_choices_carry_to_another_model(unet):
 
 
 def test_a_saved_detector_comes_back_and_scores_alike(unet, tmp_path):
-    mine = Detector(unet, measure=None).calibrate(digits(20), 0.5 * digits(20, 3), sigmas=[0.1], tried=["std"])
+    mine = Detector(unet, measure=None).calibrate(digits(20), 0.5 * digits(20, 3), sigmas=[0.1], measures=["std"])
     mine.save(tmp_path / "detector.json")
     again = Detector.load(tmp_path / "detector.json", unet)
     assert (again.choice, again.threshold, again.record) == (mine.choice, mine.threshold, mine.record)
@@ -395,3 +395,95 @@ def test_a_noise_level_outside_those_of_training_warns(unet):
     dae = ReLUDAE(64, 8)
     dae.record = {"sigma": 0.2}
     assert trained_range(dae) == (0.1, 0.4)
+
+
+# ---- models in any mode and type
+
+
+class Moody(nn.Module):
+    """Dropout, moving statistics, and a residual added in place."""
+
+    def __init__(self):
+        super().__init__()
+        self.drop, self.norm = nn.Dropout(0.5), nn.BatchNorm2d(1)
+        self.conv, self.act, self.late = nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.ReLU()
+
+    def forward(self, y, sigma):
+        h = self.act(self.conv(self.norm(self.drop(y)))) * (1 + sigma.reshape(-1, 1, 1, 1))  # asks for a tensor
+        h += 5 * y
+        return self.late(h).mean(dim=1, keepdim=True)
+
+
+def test_a_model_left_in_training_mode_answers_as_in_evaluation_and_keeps_its_mode_and_statistics():
+    model, x = Moody().train(), digits(30)
+    model.drop.eval()
+    moving = model.norm.running_mean.clone()
+    detector = Detector(model, "act")
+    first = detector.score(x)
+    assert torch.equal(first, detector.score(x))
+    assert torch.equal(model.norm.running_mean, moving)
+    assert (model.training, model.norm.training, model.drop.training) == (True, True, False)
+    calibrate([(model, x, 0.5 * digits(30, 2))], sigmas=[0.1])
+    assert 0 < detector.cost(x) <= 1
+    assert torch.equal(
+        detection.BASELINES["score norm"].make(model, 0.1).score(x[:3]),
+        detection.BASELINES["score norm"].make(model.eval(), 0.1).score(x[:3]),
+    )
+
+
+def test_features_are_those_that_leave_the_layer_whatever_is_later_done_in_place():
+    class Adds(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.act, self.late = nn.ReLU(), nn.ReLU()
+
+        def forward(self, y, sigma):
+            h = self.act(y)
+            h += 5
+            return self.late(h)
+
+    y = digits(3)
+    found = representations.capture_each(Adds(), ["act", "late"], y, 0.1, lambda _, h: h.flatten(1))
+    assert torch.equal(found["act"], y.relu().flatten(1))
+
+
+def test_images_come_in_the_type_of_the_model(unet):
+    x = digits(4)
+    assert torch.allclose(Detector(unet).score(x.double()), Detector(unet).score(x))
+    double = EDM(awake(UNet(1, 8, 8))).double()
+    assert torch.allclose(Detector(double).score(x), Detector(unet).score(x), atol=1e-5)
+
+
+def test_what_was_said_about_range_and_what_was_left_open_go_along(unet, tmp_path):
+    bright = (digits(30) + 1) / 2
+    mine = Detector(unet, measure=None, allow_unit=True)
+    assert torch.equal(mine.for_model(unet).score(bright), mine.score(bright))
+    mine.save(tmp_path / "d.json")
+    again = Detector.load(tmp_path / "d.json", unet)
+    assert torch.equal(again.score(bright), mine.score(bright))
+    assert again.calibrate(bright, bright**2, sigmas=[0.1]).record["settings"] > 100  # still open
+
+
+def test_a_model_of_another_scale_is_another_model(unet, tmp_path):
+    Detector(unet).save(tmp_path / "d.json")
+    with pytest.raises(SpikinessError, match="another architecture"):
+        Detector.load(tmp_path / "d.json", EDM(unet.network, 0.1))
+
+
+@pytest.mark.parametrize(
+    ("among", "message"),
+    [
+        ({"sigmas": []}, "sigmas is empty"), ({"pools": []}, "pools is empty"), ({"margin": -1}, "margin is -1"),
+        ({"measures": ["stdd"]}, "did you mean 'std'"), ({"sigmas": [-1.0]}, "positive"), ({"fpr": 2}, "fpr is 2"),
+    ],
+)  # fmt: skip
+def test_impossible_searches_are_refused(unet, among, message):
+    with pytest.raises(SpikinessError, match=message):
+        calibrate([(unet, digits(20), 0.5 * digits(20, 3))], **{"sigmas": [0.1], **among})
+
+
+def test_impossible_thresholds_are_refused(unet):
+    with pytest.raises(SpikinessError, match="finite number"):
+        Detector(unet, threshold=float("nan"))
+    with pytest.raises(SpikinessError, match="5 images set no threshold"):
+        Detector(unet).allow(digits(5))

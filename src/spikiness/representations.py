@@ -1,5 +1,6 @@
 """Representations of any network: its layers by name, and the features of one, computed no further than needed."""
 
+import contextlib
 import hashlib
 import inspect
 from collections.abc import Callable, Iterator, Sequence
@@ -96,20 +97,31 @@ def capture_each(
 ) -> dict[str, Tensor]:
     """`reduce(name, features)` [N, ...] of several layers, from one pass through `model(y, sigma)` to the last of them.
 
-    `features` are those of a batch at a time, whole: [B, C, H, W], [B, tokens, C] or [B, p]. Errors as for `capture`.
+    `features` are those of a batch at a time, whole: [B, C, H, W], [B, tokens, C] or [B, p]. The model answers as in
+    evaluation (no dropout, no moving statistics), whatever mode it is left in. Errors as for `capture`.
     """
     modules = {name: check_layer(model, name) for name in names}
     level = noise_level(sigma, y, 1).expand(len(y))
     parts: dict[str, list[Tensor]] = {name: [] for name in modules}
-    for rows in _rows(len(y), batch):
-        given = {key: value[rows] for key, value in arguments.items()}
-        for name, features in _outputs(model, modules, y[rows], level[rows], given).items():
-            if features.ndim < 2 or len(features) != len(y[rows]):
-                raise SpikinessError(
-                    f"layer {name!r} gives {list(features.shape)} for {len(y[rows])} images: not one row each"
-                )
-            parts[name].append(reduce(name, features.float() if features.dtype.itemsize < 4 else features))
+    with evaluating(model):
+        for rows in _rows(len(y), batch):
+            given = {key: value[rows] for key, value in arguments.items()}
+            for name, value in _reduced(model, modules, y[rows], level[rows], given, reduce).items():
+                parts[name].append(value)
     return {name: torch.cat(found) for name, found in parts.items()}
+
+
+@contextlib.contextmanager
+def evaluating(model: object) -> Iterator[None]:
+    """A module, and all in it, in evaluation mode; afterwards each is in the mode it was in."""
+    before = [(module, module.training) for module in model.modules()] if isinstance(model, nn.Module) else []
+    try:
+        if before:
+            model.eval()
+        yield
+    finally:
+        for module, training in before:
+            module.training = training
 
 
 def represent(
@@ -129,8 +141,8 @@ def represent(
 @torch.no_grad()
 def cost(model: nn.Module, layer: str, y: Tensor, sigma: Tensor | float, **arguments: Tensor) -> float:
     """Share of the arithmetic (FLOPs of products and convolutions) of `model(y, sigma)` done until `layer` is known."""
-    with FlopCounterMode(display=False) as whole:
-        model(y, sigma, **arguments)
+    with evaluating(model), FlopCounterMode(display=False) as whole:
+        model(y, noise_level(sigma, y, 1).expand(len(y)), **arguments)
     with FlopCounterMode(display=False) as part:
         capture(model, layer, y, sigma, batch=len(y), **arguments)
     return part.get_total_flops() / max(whole.get_total_flops(), 1)
@@ -147,7 +159,8 @@ def reached(model: nn.Module, names: Sequence[str], y: Tensor, sigma: Tensor | f
         if module is not None
     ]
     try:
-        model(y, sigma)
+        with evaluating(model):
+            model(y, noise_level(sigma, y, 1).expand(len(y)))
     finally:
         for hook in hooks:
             hook.remove()
@@ -177,18 +190,30 @@ def _rows(count: int, batch: int) -> Iterator[slice]:
     return (slice(start, start + batch) for start in range(0, count, batch))
 
 
-def _outputs(
-    model: nn.Module, modules: dict[str, nn.Module | None], y: Tensor, sigma: Tensor, arguments: dict
+def _reduced(
+    model: nn.Module, modules: dict[str, nn.Module | None], y: Tensor, sigma: Tensor, arguments: dict, reduce: Callable
 ) -> dict[str, Tensor]:
-    found: dict[str, object] = {}
+    """What `reduce` makes of each layer's features, as they leave the layer: what changes them in place comes later."""
+    found: dict[str, Tensor] = {}
+
+    def take(name: str, features: object) -> None:
+        if not isinstance(features, Tensor):
+            kind = type(features).__name__
+            raise SpikinessError(f"layer {name!r} gives a {kind}, not a tensor: choose a layer inside it")
+        if features.ndim < 2 or len(features) != len(y):
+            raise SpikinessError(f"layer {name!r} gives {list(features.shape)} for {len(y)} images: not one row each")
+        value = reduce(name, features.float() if features.dtype.itemsize < 4 else features)
+        found[name] = value.clone() if value.data_ptr() == features.data_ptr() else value
+
     if ENCODE in modules and modules[ENCODE] is None:
         takes_sigma = len(inspect.signature(model.encode).parameters) > 1
-        found[ENCODE] = model.encode(y, sigma) if takes_sigma else model.encode(y)
+        take(ENCODE, model.encode(y, sigma) if takes_sigma else model.encode(y))
     wanted = {name: module for name, module in modules.items() if module is not None}
 
     def keep(name: str) -> Callable:
         def hook(module: nn.Module, inputs: object, output: object) -> None:
-            found.setdefault(name, output)  # of a layer that is called several times, the first
+            if name not in found:  # of a layer that is called several times, the first
+                take(name, output)
             if len(found) == len(modules):
                 raise _Reached
 
@@ -206,7 +231,4 @@ def _outputs(
     for name in modules:
         if name not in found:
             raise SpikinessError(f"the forward pass does not reach layer {name!r}: choose another of layers(model)")
-        if not isinstance(found[name], Tensor):
-            kind = type(found[name]).__name__
-            raise SpikinessError(f"layer {name!r} gives a {kind}, not a tensor: choose a layer inside it")
     return found

@@ -20,7 +20,7 @@ from spikiness.errors import SpikinessError, suggest
 from spikiness.measures import nearest, std
 from spikiness.measures.inputs import flat
 from spikiness.networks.unet import at_least_one
-from spikiness.representations import capture, noisy
+from spikiness.representations import capture, evaluating, noisy
 from spikiness.sampling import sample
 
 SEEDS = 2 * 10**12  # of generations that others are compared with: no sample or noise of the book is drawn from there
@@ -45,7 +45,8 @@ class _Baseline(ABC):
         flat("images", images)
         labels = _labels(labels, len(images))
         rows = (slice(start, start + self.batch) for start in range(0, len(images), self.batch))
-        scores = torch.cat([self._score(images[r], None if labels is None else labels[r]).double() for r in rows])
+        with evaluating(getattr(self, "model", None)):
+            scores = torch.cat([self._score(images[r], None if labels is None else labels[r]).double() for r in rows])
         _finite(scores, f"scores of {type(self).__name__}")
         return scores
 
@@ -65,7 +66,7 @@ class _AtNoise(_Baseline):
 
     def _denoise(self, y: Tensor, **labels: Tensor) -> Tensor:
         """D(y, sigma) as rows [N, d]."""
-        estimate = self.model(y, self.sigma, **labels)
+        estimate = self.model(y, torch.full((len(y),), self.sigma, dtype=y.dtype, device=y.device), **labels)
         if estimate.shape != y.shape:
             raise SpikinessError(f"the model gives {list(estimate.shape)} for images {list(y.shape)}: not a denoiser")
         return estimate.flatten(1)

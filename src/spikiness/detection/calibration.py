@@ -10,12 +10,13 @@ import torch
 from scipy.stats import rankdata
 from torch import Tensor, nn
 
-from spikiness import measures, representations
+from spikiness import representations
 from spikiness.errors import SpikinessError, suggest
+from spikiness.measures import MEASURES
 
 SIGMAS = (0.05, 0.1, 0.2, 0.5, 1.0)
-TRIED = tuple(name for name in measures.MEASURES if name != "l4_l2")  # it ranks as participation_ratio does
-WAYS = {name: -1 if name == "participation_ratio" else 1 for name in measures.MEASURES}  # which way spikier lies
+TRIED = tuple(name for name in MEASURES if name != "l4_l2")  # it ranks as participation_ratio does
+WAYS = {name: -1 if name == "participation_ratio" else 1 for name in MEASURES}  # which way spikier lies
 SPIKIER = "spikier"  # the theory's direction: memorized images have the spikier representation
 SETTING = ["layer", "sigma", "pool", "measure"]
 FEWEST = 20  # images of each kind that a choice may rest on
@@ -37,7 +38,8 @@ class Choice:
 
 def values(model: nn.Module, choice: Choice, x: Tensor, draws: int = 1, seed: int = 0, batch: int = 256) -> Tensor:
     """Direction times the measure [N] of images x [N, C, H, W], in float64, mean over `draws` of the noise."""
-    measure, pool = measures.MEASURES[choice.measure], representations.POOLS[choice.pool]
+    measure, pool = MEASURES[choice.measure], representations.POOLS[choice.pool]
+    x = as_model(model, x)
     found = _mean_over_draws(
         model, [choice.layer], x, choice.sigma, lambda h: measure(pool(h)), draws=draws, seed=seed, batch=batch
     )
@@ -52,7 +54,7 @@ def survey(
     layers: Sequence[str] | None = None,
     sigmas: Sequence[float] = SIGMAS,
     pools: Sequence[str] = tuple(representations.POOLS),
-    tried: Sequence[str] = TRIED,
+    measures: Sequence[str] = TRIED,
     draws: int = 1,
     seed: int = 0,
     batch: int = 256,
@@ -63,20 +65,23 @@ def survey(
     layer as a share of a full pass, and NaN where all values are equal. Raises SpikinessError for unknown names and for
     features that are not finite.
     """
+    for kind, chosen in {"sigmas": sigmas, "pools": pools, "measures": measures}.items():
+        if not len(chosen):
+            raise SpikinessError(f"{kind} is empty: give at least one to choose among, or leave it out")
     for name in pools:
         representations.check_pool(name)
-    for name in tried:
-        if name not in measures.MEASURES:
-            every = ", ".join(measures.MEASURES)
-            raise SpikinessError(f"unknown measure {name!r}: one of {every}{suggest(name, measures.MEASURES)}")
-    x = torch.cat([memorized, generalized])
+    for name in measures:
+        if name not in MEASURES:
+            every = ", ".join(MEASURES)
+            raise SpikinessError(f"unknown measure {name!r}: one of {every}{suggest(name, MEASURES)}")
+    x = as_model(model, torch.cat([memorized, generalized]))
     layers = seeing_layers(model, x) if layers is None else layers
     price = {name: representations.cost(model, name, x[:2], sigmas[0]) for name in layers}
-    columns = [(pool, measure) for pool in pools for measure in tried]
+    columns = [(pool, measure) for pool in pools for measure in measures]
 
     def all_measures(h: Tensor) -> Tensor:
         pooled = {pool: representations.POOLS[pool](h) for pool in pools}
-        return torch.stack([measures.MEASURES[measure](pooled[pool]) for pool, measure in columns], dim=1)
+        return torch.stack([MEASURES[measure](pooled[pool]) for pool, measure in columns], dim=1)
 
     rows = []
     for sigma in sigmas:
@@ -96,12 +101,14 @@ def choose(
     layers: Sequence[str] | None = None,
     sigmas: Sequence[float] = SIGMAS,
     pools: Sequence[str] = tuple(representations.POOLS),
-    tried: Sequence[str] = TRIED,
+    measures: Sequence[str] = TRIED,
     margin: float = MARGIN,
     fpr: float = 0.01,
     **noise: int,
 ) -> tuple[Choice, float, dict[str, Any]]:
     """Choice, threshold and record for what `given` leaves None, by the worst of the models of `cases`."""
+    if not margin >= 0:
+        raise SpikinessError(f"margin is {margin}: the AUROC within which the cheapest setting wins, 0 or more")
     for i, (_, *groups) in enumerate(cases):
         for kind, group in zip(("memorized", "generalized"), groups, strict=True):
             if len(group) < FEWEST:
@@ -113,7 +120,7 @@ def choose(
         "layers": [given["layer"]] if given["layer"] else layers or _shared_layers(cases),
         "sigmas": [given["sigma"]] if given["sigma"] else sigmas,
         "pools": [given["pool"]] if given["pool"] else pools,
-        "tried": [given["measure"]] if given["measure"] else tried,
+        "measures": [given["measure"]] if given["measure"] else measures,
     }
     surveys = [survey(*case, **among, **noise).assign(model=i) for i, case in enumerate(cases)]
     table = worst_of(pd.concat(surveys, ignore_index=True), given["direction"])
@@ -174,12 +181,22 @@ def pick(table: pd.DataFrame, margin: float = MARGIN) -> tuple[Choice, pd.Series
 def seeing_layers(model: nn.Module, x: Tensor) -> list[str]:
     """The nonlinearities (or `encode`) that a pass reaches and whose output differs between images x [N, ...]."""
     names = representations.layers(model, nonlinearities=True)
-    reached = representations.reached(model, names, x[:2], 1.0)
-    pair = representations.capture_each(model, reached, torch.stack([x[0], x[-1]]), 1.0, lambda _, h: h.flatten(1))
-    seeing = [name for name in names if name in pair and not torch.equal(pair[name][0], pair[name][1])]
+    few = as_model(model, x[:: max(1, len(x) // 8)][:8])
+    reached = representations.reached(model, names, few[:1], 1.0)
+    found = representations.capture_each(model, reached, few, 1.0, lambda _, h: h.flatten(1))
+    seeing = [name for name in names if name in found and not (found[name] == found[name][:1]).all()]
     if not seeing:
-        raise SpikinessError("this model has no nonlinearity that is a module and sees the image: give layers=[...]")
+        raise SpikinessError(
+            "no nonlinearity of this model that is a module sees the image, or all of them are dead: give layers=[...] "
+            "of representations.layers(model)"
+        )
     return seeing
+
+
+def as_model(model: nn.Module, x: Tensor) -> Tensor:
+    """x in the type and on the device of the model's weights, where it has any."""
+    weight = next(model.parameters(), None)
+    return x if weight is None else x.to(weight.device, weight.dtype)
 
 
 def _shared_layers(cases: Sequence[Case]) -> list[str]:

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from spikiness import files, images, measures, representations
-from spikiness.detection.calibration import WAYS, Case, Choice, choose, quantile, refuse_nan, values
+from spikiness.detection.calibration import FEWEST, WAYS, Case, Choice, as_model, choose, quantile, refuse_nan, values
 from spikiness.errors import CorruptArtifact, SpikinessError, suggest
+from spikiness.networks.unet import at_least_one
 
 FORMAT = 1
 SIGMA = 0.17  # the paper's noise level, step 50 of 1,000, in images of [-1, 1]
@@ -64,8 +65,7 @@ class Detector:
     ) -> None:
         if not isinstance(model, nn.Module):
             raise SpikinessError(f"model is a {type(model).__name__}; a detector looks inside a torch.nn.Module")
-        if draws < 1 or batch < 1:
-            raise SpikinessError(f"draws {draws}, batch {batch}: both are at least 1")
+        at_least_one(draws=draws, batch=batch)
         if layer is not None:
             representations.check_layer(model, layer)
         if pool is not None:
@@ -75,8 +75,10 @@ class Detector:
             raise SpikinessError(f"unknown measure {measure!r}: one of {every}{suggest(measure, measures.MEASURES)}")
         if direction not in (None, 1, -1):
             raise SpikinessError(f"direction is {direction!r}: 1 where memorized is higher, -1 where it is lower")
-        if sigma is not None and not 0 < sigma < float("inf"):
+        if sigma is not None and not (isinstance(sigma, int | float) and 0 < sigma < float("inf")):
             raise SpikinessError(f"sigma is {sigma!r}: a noise level is positive and finite, for instance {SIGMA}")
+        if threshold is not None and not (isinstance(threshold, int | float) and np.isfinite(threshold)):
+            raise SpikinessError(f"threshold is {threshold!r}: it is a finite number, or None where there is none yet")
         self.model = model
         self.open = {"layer": layer, "sigma": sigma, "pool": pool, "measure": measure, "direction": direction}
         self.choice = _default(model, self.open)
@@ -119,6 +121,8 @@ class Detector:
 
     def allow(self, generalized: Tensor, fpr: float = 0.01) -> "Detector":
         """Set the threshold so that at most a share `fpr` of these images [N, C, H, W] is flagged; returns itself."""
+        if len(generalized) < FEWEST:
+            raise SpikinessError(f"{len(generalized)} images set no threshold: give at least {FEWEST}, better 1 / fpr")
         self.threshold = quantile(self.score(generalized).numpy(), fpr)
         return self
 
@@ -127,7 +131,14 @@ class Detector:
         check_images(self.model, x, self.allow_unit)
         c = self.choice
         h = representations.represent(
-            self.model, c.layer, x, c.sigma, c.pool, draws=self.draws, seed=self.seed, batch=self.batch
+            self.model,
+            c.layer,
+            as_model(self.model, x),
+            c.sigma,
+            c.pool,
+            draws=self.draws,
+            seed=self.seed,
+            batch=self.batch,
         )
         refuse_nan(h.isfinite().all(dim=1), c.layer)
         energy = h.double().square()
@@ -137,7 +148,7 @@ class Detector:
 
     def cost(self, x: Tensor) -> float:
         """Share of a full pass through the model, per image and draw, that a score of images like x takes (FLOPs)."""
-        y = representations.noisy(x[:1], self.choice.sigma, self.seed)
+        y = representations.noisy(as_model(self.model, x[:1]), self.choice.sigma, self.seed)
         return representations.cost(self.model, self.choice.layer, y, self.choice.sigma)
 
     def calibrate(self, memorized: Tensor, generalized: Tensor, **among: Any) -> "Detector":
@@ -160,15 +171,17 @@ class Detector:
     def for_model(self, other: nn.Module) -> "Detector":
         """The same choices and threshold on another model. Raises SpikinessError where it lacks the layer."""
         representations.check_layer(other, self.choice.layer)
-        found = Detector(other, **asdict(self.choice), draws=self.draws, seed=self.seed, batch=self.batch)
-        found.threshold, found.record = self.threshold, self.record
+        noise = {"draws": self.draws, "seed": self.seed, "batch": self.batch, "allow_unit": self.allow_unit}
+        found = Detector(other, **asdict(self.choice), **noise)
+        found.open, found.threshold, found.record = self.open, self.threshold, self.record
         return found
 
     def save(self, path: Path | str) -> None:
         """Write choices, threshold and record as JSON, with the digest of the model they were made on."""
         content = {
             "format": FORMAT, "model": fingerprint(self.model), "choice": asdict(self.choice),
-            "threshold": self.threshold, "draws": self.draws, "seed": self.seed, "record": self.record,
+            "open": self.open, "threshold": self.threshold, "draws": self.draws, "seed": self.seed,
+            "allow_unit": self.allow_unit, "record": self.record,
         }  # fmt: skip
         text = files.canonical(content)
         files.write_bytes(Path(path), files.canonical({"sha256": files.sha256(text.encode()), **content}).encode())
@@ -188,8 +201,9 @@ class Detector:
                 f"{path} was calibrated on a model with {what}; a choice need not carry over: calibrate on this model, "
                 "or pass transfer=True and look at the result on images you know"
             )
-        detector = cls(model, **content["choice"], draws=content["draws"], seed=content["seed"])
-        detector.threshold, detector.record = content["threshold"], content["record"]
+        kept = {name: content[name] for name in ("draws", "seed", "allow_unit")}
+        detector = cls(model, **content["choice"], **kept)
+        detector.open, detector.threshold, detector.record = (content[k] for k in ("open", "threshold", "record"))
         return detector
 
     def _warn_outside(self) -> None:
@@ -276,7 +290,8 @@ def _default(model: nn.Module, given: dict[str, Any]) -> Choice:
 def fingerprint(model: nn.Module) -> dict[str, str]:
     """Digests of a model's architecture (names and shapes of its weights) and of the weights themselves."""
     state = model.state_dict()
-    shapes = json.dumps([[name, list(weight.shape)] for name, weight in state.items()])
+    made = [getattr(module, "arguments", None) for module in model.modules()]  # sigma_data is no weight, and counts
+    shapes = json.dumps([[[name, list(w.shape)] for name, w in state.items()], made], default=str)
     digest = hashlib.sha256()
     for weight in state.values():
         digest.update(weight.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())

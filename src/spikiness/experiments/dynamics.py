@@ -173,7 +173,7 @@ def calibrate(
     parts = []
     for network, drawn, mask in zip(calibration, samples, masks, strict=True):
         two = drawn[mask], drawn[~mask]
-        found = detection.survey(network.stages[-1], *two, sigmas=sigmas, tried=MEASURES, seed=network.seed)
+        found = detection.survey(network.stages[-1], *two, sigmas=sigmas, measures=MEASURES, seed=network.seed)
         parts.append(found.assign(model=network.seed))
     return pd.concat(parts, ignore_index=True)
 
