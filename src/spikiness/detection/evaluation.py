@@ -104,6 +104,8 @@ def compare(
     memorized); `groups` for each model a pair of labels, [N] and [M] (nearest training image). Each model has its own
     threshold. Models are resampled, then groups within each, the same for all scores, so that `difference`, AUROC of
     `reference` minus that of a score, is paired. One row per score: auroc, tpr, difference, each with `_low`, `_high`.
+    With one model intervals are about that model alone; with three, of models that differ as much as samples do, a
+    simulation found the truth in 90 % of intervals of a level of 95 %.
     Raises as `evaluate`, and for scores that do not fit the groups.
     """
     if reference not in scores:
