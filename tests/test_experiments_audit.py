@@ -241,7 +241,6 @@ def test_worst_and_mean_rates():
     assert audit.worst(rows, "fpr", highest=True)[:2] == (0.3, (0.2, 0.4))
     assert audit.worst(rows, "fpr", highest=False)[0] == 0.1
     assert audit.mean_rate(rows, "fpr") == (pytest.approx(0.2), (0.05, 0.4))
-    assert audit.word("unet:folder:cifar10-jpeg.zip") == "unet_folder_cifar10_jpeg_zip"
 
 
 def test_figures_have_a_panel_for_each_kind():

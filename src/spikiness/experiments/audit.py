@@ -420,8 +420,3 @@ def worst(rows: pd.DataFrame, rate: str, highest: bool) -> tuple[float, tuple[fl
 def mean_rate(rows: pd.DataFrame, rate: str) -> tuple[float, tuple[float, float]]:
     """Mean of `rate` over models, with the lowest and the highest end of any of their intervals."""
     return float(rows[rate].mean()), (float(rows[f"{rate}_low"].min()), float(rows[f"{rate}_high"].max()))
-
-
-def word(kind: str) -> str:
-    """A kind as part of a metric's name."""
-    return "".join(c if c.isalnum() else "_" for c in kind.lower())[:32]
