@@ -172,7 +172,7 @@ def calibrate(
     level: `detection.survey`."""
     parts = []
     for network, drawn, mask in zip(calibration, samples, masks, strict=True):
-        two = drawn[mask], drawn[~mask]
+        two = drawn[np.flatnonzero(mask)], drawn[np.flatnonzero(~mask)]
         found = detection.survey(network.stages[-1], *two, sigmas=sigmas, measures=MEASURES, seed=network.seed)
         parts.append(found.assign(model=network.seed))
     return pd.concat(parts, ignore_index=True)
