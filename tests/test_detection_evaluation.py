@@ -290,3 +290,16 @@ def test_comparisons_that_do_not_fit_are_refused():
         compare({"a": [(np.where(m == 2, np.nan, m), g)]}, groups, "a")
     with pytest.raises(SpikinessError, match="fpr 2"):
         compare({"a": [(m, g)]}, groups, "a", fpr=2)
+
+
+def test_a_difference_to_perfect_scores_is_as_uncertain_as_they_are():
+    g = np.arange(40.0)
+    perfect, nearly = np.arange(50, 58.0), np.r_[np.arange(50, 57.0), 38.5]
+    found = compare(
+        {"a": [(perfect, g)], "b": [(nearly, g)], "c": [(perfect, g)]}, [(np.arange(8), np.arange(40))], "a"
+    )
+    b, c = found.set_index("score").loc["b"], found.set_index("score").loc["c"]
+    short = wilson(8, 8)[0] - 1
+    assert b.difference_low == pytest.approx(b.difference + short)
+    assert b.difference_low < 0 < b.difference
+    assert (c.difference_low, c.difference_high) == pytest.approx((short, -short))

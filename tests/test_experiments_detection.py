@@ -276,6 +276,13 @@ def test_label_noise_puts_the_gap_on_either_side(case):
     assert found.auroc[0.2] == 1.0
 
 
+def test_the_loss_of_a_single_cut_is_the_largest_fall_over_kinds_and_leaves_out_cuts_through_the_copies():
+    rows = [("a", "gap", np.nan, 0.99), ("a", "none", 0.2, 0.5), ("a", "none", 1 / 3, 0.97), ("a", "none", 0.5, 0.98)]
+    rows += [("b", "gap", np.nan, 0.8), ("b", "none", 0.4, 0.75)]
+    found = tables.label_loss(pd.DataFrame(rows, columns=["kind", "gap", "cut", "auroc"]))
+    assert found == (pytest.approx(0.05), "b")
+
+
 def test_names_of_kinds_for_metrics():
     kinds = ["unet:digits", "unet:folder:cifar10-jpeg.zip", "relu-dae:mnist", "dit:npz:some/where/BloodMNIST.npz"]
     assert [audited.slug(k) for k in kinds] == ["unet_digits", "unet_cifar10", "relu_dae_mnist", "dit_bloodmnist"]

@@ -120,10 +120,22 @@ def compare(
         for k, (rate, count) in enumerate({"auroc": min(trials), "tpr": trials[0]}.items()):
             low, high = _interval(resampled[k], estimates[k], count, level)
             row |= {rate: estimates[k], f"{rate}_low": low, f"{rate}_high": high}
-        apart = np.quantile(base[1][0] - resampled[0], [(1 - level) / 2, (1 + level) / 2])
+        apart = [*np.quantile(base[1][0] - resampled[0], [(1 - level) / 2, (1 + level) / 2])]
+        if name != reference:
+            apart = _widened(apart, base[0][0], estimates[0], min(trials), level)
         row |= {"difference": base[0][0] - estimates[0], "difference_low": apart[0], "difference_high": apart[1]}
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def _widened(apart: list[float], base: float, rival: float, trials: int, level: float) -> list[float]:
+    """The interval of `base - rival`, as wide as Wilson's of either that is exactly 0 or 1: no resample sees it err."""
+    low, high = apart
+    for value, sign in ((base, 1), (rival, -1)):
+        if value in (0.0, 1.0):
+            ends = sorted(sign * (end - value) for end in wilson(trials if value else 0, trials, level))
+            low, high = min(low, base - rival + ends[0]), max(high, base - rival + ends[1])
+    return [low, high]
 
 
 @dataclass(frozen=True)

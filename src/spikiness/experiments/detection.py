@@ -258,7 +258,7 @@ def compare(reported: Sequence[Case], settings: Sequence[Setting], resamples: in
     """
     scores = {s.method: [score(case, s) for case in reported] for s in settings}
     table = detection.compare(scores, [case.labels for case in reported], SPIKINESS, draws=resamples)
-    table = table.assign(images=len(reported[0].labels[0]))
+    table = table.assign(images=sum(len(case.labels[0]) for case in reported))
     if exact:
         few = [case.first(exact) for case in reported]
         level = next(s for s in settings if s.method == FLIPD_MORE)

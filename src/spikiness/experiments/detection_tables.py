@@ -7,6 +7,7 @@ import pandas as pd
 
 from spikiness import detection
 from spikiness.detection.calibration import auroc
+from spikiness.experiments.audited import COPY
 from spikiness.experiments.detection import (
     CONTROLS,
     FLIPD_MORE,
@@ -19,7 +20,7 @@ from spikiness.experiments.detection import (
     score,
 )
 
-CUTS = (0.2, 1 / 3, 0.4, 0.5)  # of d1 / d2 where memorized ends and generalized begins, without a gap
+CUTS = (0.2, COPY, 0.4, 0.5)  # of d1 / d2 where memorized ends and generalized begins, without a gap
 
 
 def groups(table: pd.DataFrame) -> dict[str, list[str]]:
@@ -107,6 +108,14 @@ def label_noise(reported: Sequence[Case], settings: Sequence[Setting]) -> pd.Dat
                 found.append({"gap": gap, "cut": cut, "seed": case.seed, "auroc": value, "between": between})
     table = pd.DataFrame(found)
     return table.groupby(["gap", "cut"], dropna=False)[["auroc", "between"]].mean().reset_index()
+
+
+def label_loss(cuts: pd.DataFrame) -> tuple[float, str]:
+    """The most that AUROC falls, over kinds, when a cut from a third to a half takes the place of the gap; the kind."""
+    with_gap = cuts[cuts.gap != "none"].set_index("kind").auroc
+    single = cuts[(cuts.gap == "none") & (cuts.cut >= COPY)].groupby("kind").auroc.min()
+    fall = (with_gap - single).dropna()
+    return float(fall.max()), str(fall.idxmax())
 
 
 # ---- tables to read, in Markdown, whose cells wrap
