@@ -66,10 +66,11 @@ def cached(fit: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
 
 def sampled(denoiser: nn.Module, shape: Sequence[int], seeds: Sequence[int], labels: Tensor | None = None) -> Tensor:
     """`sampling.sample` of a trained denoiser with these arguments: drawn once, then read from disk, for every chapter
-    that asks the same network. Known by the weights, the code of the sampler, the arguments, and torch's version; a
-    file that was altered is drawn again."""
+    that asks the same network; on the CPU. Known by the weights, the code of network and sampler, the arguments, and
+    torch's version; a file that was altered is drawn again."""
     what = [_described(denoiser), store.sha256(_weights([denoiser])), [*shape], [*seeds]]
-    what += [_fingerprint("labels", labels), sources.function_digest("spikiness.sampling", "sample"), _torch()]
+    code = [("spikiness.sampling", "sample"), *((type(m).__module__, type(m).__qualname__) for m in _nested(denoiser))]
+    what += [_fingerprint("labels", labels), sources.code_digest(code), _torch()]
     path = store.under(store.home(), "samples", f"{store.sha256(json.dumps(what).encode())[:32]}.npz")
     with locks.hold(path.with_suffix(".lock"), f"samples {path.stem[:8]}"):
         with contextlib.suppress(OSError, ValueError, KeyError, zipfile.BadZipFile):  # zip checks every bit
@@ -78,7 +79,12 @@ def sampled(denoiser: nn.Module, shape: Sequence[int], seeds: Sequence[int], lab
         file = io.BytesIO()
         np.savez(file, values=drawn.cpu().numpy())
         store.write_bytes(path, file.getvalue())
-    return drawn
+    return drawn.cpu()
+
+
+def _nested(model: nn.Module) -> list[nn.Module]:
+    """A denoiser and the network inside it."""
+    return [model, *_nested(model.network)] if isinstance(model, denoisers.EDM) else [model]
 
 
 def key(fit: Callable[..., Any], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> str:
