@@ -288,7 +288,7 @@ def _default(model: nn.Module, given: dict[str, Any]) -> Choice:
 
 
 def fingerprint(model: nn.Module) -> dict[str, str]:
-    """Digests of a model's architecture (names and shapes of its weights) and of the weights themselves."""
+    """Digests of a model's architecture (names and shapes of its weights, what it was made with) and of its weights."""
     state = model.state_dict()
     made = [getattr(module, "arguments", None) for module in model.modules()]  # sigma_data is no weight, and counts
     shapes = json.dumps([[[name, list(w.shape)] for name, w in state.items()], made], default=str)
