@@ -251,3 +251,24 @@ def test_a_full_disk_at_the_end_leaves_no_result(run, by_hand, monkeypatch):
     with pytest.raises(SpikinessError, match="the disk is full"):
         run.finish()
     assert not list(by_hand.iterdir())
+
+
+def test_timings_go_beside_the_result_and_into_prose_and_are_never_compared(run, by_hand, capsys):
+    run.timing("ms_score", 1.25)
+    run.say("{ms_score:.2f} ms")
+    run.metric("error", 0.1)
+    run.finish()
+    assert json.loads((by_hand / "environment.json").read_text())["timings_ms"] == {"ms_score": 1.25}
+    assert "1.25" not in (by_hand / "result.json").read_text()
+
+
+def test_a_timing_has_a_name_of_its_own(run):
+    run.timing("ms", 1.0)
+    run.metric("error", 0.1)
+    for name in ("ms", "error", "n"):
+        with pytest.raises(SpikinessError, match=name):
+            run.timing(name, 2.0)
+    with pytest.raises(SpikinessError, match="'ms' is recorded already"):
+        run.metric("ms", 1.0)
+    with pytest.raises(SpikinessError, match="finite"):
+        run.timing("other", float("inf"))

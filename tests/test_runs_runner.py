@@ -184,6 +184,20 @@ def test_the_id_depends_on_the_data(tmp_path, monkeypatch):
     assert len(set(ids)) == 2
 
 
+def test_the_id_depends_on_the_data_of_every_kind(tmp_path, monkeypatch):
+    from sample_chapters import write
+
+    from spikiness import images
+
+    folder = write(tmp_path, "data", [], parameters='kinds: list[str] = ["unet:digits", "dit:folder:a.zip"]')
+    found = []
+    for print_ in ("one", "two"):
+        monkeypatch.setattr(images, "fingerprint", lambda name, print_=print_: f"{name} {print_}")
+        found.append(resolve("data", {}, "demo", folder))
+    assert found[0].inputs["kinds"] == {"digits": "digits one", "folder:a.zip": "folder:a.zip one"}
+    assert found[0].id != found[1].id
+
+
 def test_profiles_change_the_parameters(chapters):
     assert resolve("good", {}, "paper", chapters).changed == {"n": 7, "sigmas": [0.2, 1.0, 5.0]}
     assert resolve("good", {"n": 3}, "paper", chapters).parameters["n"] == 3

@@ -140,8 +140,8 @@ class Run:
             raise SpikinessError(
                 f"metric {name!r}: use a-z, 0-9 and _, starting with a letter: prose refers to it by name"
             )
-        if name in self._metrics or name in self.parameters:
-            what = "recorded already" if name in self._metrics else "a parameter"
+        if name in self._metrics or name in self._timings or name in self.parameters:
+            what = "a parameter" if name in self.parameters else "recorded already"
             raise SpikinessError(f"metric {name!r} is {what}: choose another name")
         low_high = None if interval is None else [_number(f"{name}'s interval", end) for end in interval]
         if low_high is not None and (len(low_high) != 2 or low_high[0] > low_high[1]):
