@@ -1,5 +1,6 @@
 """Small chapters that the tests of the runner share: one that works, and one for each way to fail."""
 
+import signal
 from pathlib import Path
 
 import nbformat
@@ -61,3 +62,9 @@ def working(folder: Path) -> Path:
         "good:\n  smoke: {n: 2}\n  paper: {n: 7, sigmas: [0.2, 1.0, 5.0]}\n"
     )
     return folder
+
+
+def hear_ctrl_c() -> None:
+    """For `preexec_fn`: a shell's background job, as a test may be, starts with Ctrl-C ignored; a terminal's command
+    does not."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)

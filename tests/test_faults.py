@@ -18,7 +18,7 @@ from types import SimpleNamespace
 
 import psutil
 import pytest
-from sample_chapters import SPAWN, working, write
+from sample_chapters import SPAWN, hear_ctrl_c, working, write
 
 import spikiness
 from spikiness import runs
@@ -116,13 +116,17 @@ def stopped(place):
         label = str(place / f"{name}.pids")
         command = [sys.executable, "-c", COMMAND, "run", "hangs", "-p", "label", label]
         command += ["--notebooks", str(place / "notebooks")]
-        started[name] = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        started[name] = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=hear_ctrl_c)
     deadline = time.monotonic() + 120
     while not all((place / f"{name}.pids").exists() for name in started) and time.monotonic() < deadline:
         time.sleep(0.1)
     for name, process in started.items():
         process.send_signal(getattr(signal, name))
-    return {name: (process.communicate(timeout=60)[1], process.returncode) for name, process in started.items()}
+    try:
+        return {name: (process.communicate(timeout=60)[1], process.returncode) for name, process in started.items()}
+    finally:  # one that did not end would compute beside every test that follows
+        for process in started.values():
+            process.kill()
 
 
 @pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGKILL", -9)])

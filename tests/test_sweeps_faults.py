@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from sample_chapters import write
+from sample_chapters import hear_ctrl_c, write
 
 from spikiness import sweeps
 from spikiness.runs import locks, store
@@ -53,16 +53,11 @@ def sweep(place, runs, chapter="naps", napping=0.1, name="many", **resources):
     return file
 
 
-def hear_ctrl_c():
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
 def start(place, file, *options, command="run"):
     said = (place / "said.txt").open("ab")
     words = ["-m", "spikiness.cli", "sweep", command, str(file), "--notebooks", str(place / "notebooks"), *options]
     code = f"import sys; from spikiness.cli import main; main({words[2:]!r})"
     with said:
-        # a shell's background job, as this test may be, starts with Ctrl-C ignored; a terminal's command does not
         return subprocess.Popen([sys.executable, "-c", code], stdout=said, stderr=said, preexec_fn=hear_ctrl_c)
 
 
