@@ -19,6 +19,7 @@ def main() -> None:
     """Execute `source.ipynb` of the work folder given first, with sockets in the second; write why, where it fails."""
     work, sockets = sys.argv[1:]
     here = os.getcwd()  # the kernel stands where the command was typed, so that relative data paths mean the same
+    failed = Path(work).absolute() / "failed.json"  # papermill may leave us elsewhere where `work` is taken away
     os.chdir(work)  # papermill formats paths: a relative one has no braces in it
     from jupyter_client.manager import AsyncKernelManager
 
@@ -29,7 +30,7 @@ def main() -> None:
     threading.Thread(target=_follow_parent, args=(sockets,), daemon=True).start()
     reason = _execute(manager, here)
     if reason:
-        store.write_json(Path("failed.json"), {"reason": reason})
+        store.write_json(failed, {"reason": reason})
     _stop(0)
 
 
