@@ -166,8 +166,9 @@ def test_calibration_finds_the_layer_that_tells_and_which_way_and_the_cheapest_o
     assert detector.record["settings"] == len(detector.record["tried"])
     assert detector.calibrated
     assert "1 model" in repr(detector)
-    assert detector.flag(peaked(20, 9)).all()
-    assert not detector.flag(faint(50, 8)).any()
+    both = detector.flag(torch.cat([peaked(20, 9), faint(50, 8)]))
+    assert both[:20].all()
+    assert not both[20:].any()
 
 
 def test_a_reversed_layer_is_used_the_other_way_round():
@@ -487,3 +488,18 @@ def test_impossible_thresholds_are_refused(unet):
         Detector(unet, threshold=float("nan"))
     with pytest.raises(SpikinessError, match="5 images set no threshold"):
         Detector(unet).allow(digits(5))
+
+
+def test_scores_that_are_all_equal_are_pointed_out_since_the_layer_may_be_dead():
+    dead = Detector(Bumps(), "dead", threshold=0.5)
+    with pytest.warns(UserWarning, match=r"all 30 images have the score 0 in 'dead'.*memorized"):
+        assert not dead.flag(faint(30)).any()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        dead.score(faint(1).expand(3, -1, -1, -1))  # one image, thrice: nothing is wrong
+        Detector(Bumps(), "spiky").score(torch.cat([faint(3), peaked(3)]))
+
+
+def test_a_search_that_does_not_exist_is_refused_with_the_nearest(unet):
+    with pytest.raises(SpikinessError, match=r"calibrate takes no 'sigma'.*did you mean 'sigmas'"):
+        Detector(unet).calibrate(digits(20), 0.5 * digits(20, 3), sigma=0.1)

@@ -114,14 +114,14 @@ def capture_each(
 @contextlib.contextmanager
 def evaluating(model: object) -> Iterator[None]:
     """A module, and all in it, in evaluation mode; afterwards each is in the mode it was in."""
-    before = [(module, module.training) for module in model.modules()] if isinstance(model, nn.Module) else []
+    training = [m for m in model.modules() if m.training] if isinstance(model, nn.Module) else []
+    for module in training:
+        module.training = False
     try:
-        if before:
-            model.eval()
         yield
     finally:
-        for module, training in before:
-            module.training = training
+        for module in training:
+            module.training = True
 
 
 def represent(

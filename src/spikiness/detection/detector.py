@@ -19,6 +19,7 @@ from spikiness.errors import CorruptArtifact, SpikinessError, suggest
 from spikiness.networks.unet import at_least_one
 
 FORMAT = 1
+AMONG = {"layers", "sigmas", "pools", "measures", "margin", "fpr"}  # what a calibration can be told
 SIGMA = 0.17  # the paper's noise level, step 50 of 1,000, in images of [-1, 1]
 
 
@@ -102,10 +103,19 @@ class Detector:
         """Scores [N] of images x [N, C, H, W] in [-1, 1]: higher is memorized, whatever the direction of the measure.
 
         Raises SpikinessError for images out of range, of other channels or size than the model's, that hold NaN, and
-        for features that are not finite: an image without a score is never taken for one that is not memorized.
+        for features that are not finite: an image without a score is never taken for one that is not memorized. Warns
+        where different images all have one score: their layer may be dead, or rest for what is not memorized, and
+        images of one sort cannot tell which (`calibrate` and `evaluate`, which see both, refuse it).
         """
         check_images(self.model, x, self.allow_unit)
-        return values(self.model, self.choice, x, self.draws, self.seed, self.batch)
+        found = values(self.model, self.choice, x, self.draws, self.seed, self.batch)
+        if len(found) > 1 and (found == found[0]).all() and not (x == x[:1]).all():
+            warnings.warn(
+                f"all {len(found)} images have the score {found[0]:.4g} in {self.choice.layer!r}: is that layer dead? "
+                "Look at scores of images known to be memorized, choose another layer, or look at the model's weights",
+                stacklevel=2,
+            )
+        return found
 
     def flag(self, x: Tensor) -> Tensor:
         """Which of images x [N, C, H, W] are memorized, [N]: those whose score is strictly above the threshold.
@@ -120,9 +130,15 @@ class Detector:
         return self.score(x) > self.threshold
 
     def allow(self, generalized: Tensor, fpr: float = 0.01) -> "Detector":
-        """Set the threshold so that at most a share `fpr` of these images [N, C, H, W] is flagged; returns itself."""
+        """Set the threshold so that at most a share `fpr` of these images [N, C, H, W] is flagged; returns itself.
+
+        Of *other* images like these, (floor(fpr N) + 1) / (N + 1) are expected above it: 5 % for N = 20, 2 % for 100,
+        where 1 % is asked for. Raises SpikinessError for fewer than 20 images and for what `score` refuses.
+        """
         if len(generalized) < FEWEST:
-            raise SpikinessError(f"{len(generalized)} images set no threshold: give at least {FEWEST}, better 1 / fpr")
+            raise SpikinessError(
+                f"{len(generalized)} images set no threshold: give at least {FEWEST}, better some 4 / fpr"
+            )
         self.threshold = quantile(self.score(generalized).numpy(), fpr)
         return self
 
@@ -160,6 +176,10 @@ class Detector:
         return self._calibrate([(self.model, memorized, generalized)], **among)
 
     def _calibrate(self, cases: Sequence[Case], **among: Any) -> "Detector":
+        for name in among.keys() - AMONG:
+            raise SpikinessError(
+                f"calibrate takes no {name!r}: one of {', '.join(sorted(AMONG))}{suggest(name, AMONG)}"
+            )
         for model, *groups in cases:
             for group in groups:
                 check_images(model, group, self.allow_unit)

@@ -21,13 +21,7 @@ FLIPD_MORE, EXACT, DENSITY, CONDITIONAL = "FLIPD, 16 probes", "FLIPD exact", "de
 ORACLE = "nearest training"
 CONTROLS = ("pixel norm", "pixel std", "total variation")
 RELU_DAE = "relu-dae"
-DAE = {
-    "n_small": 5,
-    "networks": 10,
-    "n_large": 1000,
-    "width": 50,
-    "steps": 3000,
-}  # as in the chapter on representations
+DAE = {"n_small": 5, "networks": 10, "n_large": 1000, "width": 50, "steps": 3000}  # few, that the demo trains quickly
 DECAYS = 0.005, 0.00005  # lambda of objective (6) over d, memorizing and generalizing, as in the paper
 GENERATIONS, EVALUATIONS = 1000, 35  # that samples are compared with, and evaluations of the model for each
 TOP = 5  # units whose z-scores are averaged: the narrowest layers have eight channels
@@ -125,16 +119,12 @@ def trained_on(model: audited.Model, most: int) -> Case:
     """The images that training repeated most, against held-out ones: not samples, but what an auditor may suspect."""
     often = model.copies >= model.copies.max() / 2
     mine, held = model.distinct[often], audited.held_out(model.kind, 2 * most)
-    labels = None
-    parts = ((Part(model.denoiser, x, labels, np.arange(len(x))),) for x in (mine, held[:most]))
+    parts = ((Part(model.denoiser, x, None, np.arange(len(x))),) for x in (mine, held[:most]))
     known = held[most:] if len(held) > most + 20 else None
     return Case(model.kind, model.seed, *parts, held_out=known, train=model.distinct)
 
 
 # ---- scores
-
-
-Scorer = Callable[[Part], Tensor]
 
 
 @dataclass(frozen=True)
@@ -191,7 +181,6 @@ def methods(case: Case) -> list[str]:
         CONDITIONAL: case.memorized[0].labels is None,
         "unit z-scores": case.held_out is None or len(case.held_out) < 20 or case.two_layers,
         ORACLE: case.train is None,
-        PAPER: False,
     }
     return [name for name in found if not lacking.get(name, False)]
 
@@ -216,8 +205,7 @@ def _options(name: str, case: Case, sigmas: Sequence[float]) -> Iterator[Setting
     """What a method may choose among. Two-layer networks have one layer and one noise level."""
     levels: Sequence[float | None] = [0.2] if case.two_layers else sigmas
     if name == SPIKINESS:
-        pairs = (Setting(name, 0.2, "encode", "all", measure) for measure in detection.calibration.TRIED)
-        yield from pairs
+        yield from (Setting(name, 0.2, "encode", "all", measure) for measure in detection.calibration.TRIED)
     elif name == "unit z-scores":
         layers = seeing_layers(case.model, case.memorized[0].x)
         yield from (Setting(name, sigma, layer, "mean") for sigma in levels for layer in layers)
@@ -339,7 +327,7 @@ def timings(case: Case, settings: Sequence[Setting], batches: Sequence[int], rep
             found.append(
                 {"method": name, "batch": batch, "ms": ms + (GENERATIONS * generation / batch) * (name == DENSITY)}
             )
-    forward = _no_grad(lambda x, _: part.model(x, torch.tensor(0.2)))
+    forward = torch.no_grad()(lambda x, _: part.model(x, torch.tensor(0.2)))
     found += [
         {"method": "one full pass", "batch": batch, "ms": _milliseconds(forward, part, batch, repeats)}
         for batch in batches
@@ -362,10 +350,6 @@ def _scorer(method: object, name: str) -> Callable[[Tensor, Tensor | None], obje
     if name in (SPIKINESS, PAPER):
         return lambda x, labels: method.score(x)
     return lambda x, labels: method.score(x, labels)
-
-
-def _no_grad(call: Callable) -> Callable:
-    return torch.no_grad()(call)
 
 
 def _milliseconds(call: Callable, part: Part, batch: int, repeats: int) -> float:
