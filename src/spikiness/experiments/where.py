@@ -89,12 +89,13 @@ def _sort(model: audited.Model, width: int, samples: int, most: int) -> Network:
     return Network(model.kind, model.seed, width, model.denoiser, *parts)
 
 
-def survey(found: Iterable[Network], sigmas: Sequence[float]) -> pd.DataFrame:
-    """`detection.survey` of each network at its nonlinearities: one row per network and setting.
+def survey(found: Iterable[Network], sigmas: Sequence[float], layers: Sequence[str] | None = None) -> pd.DataFrame:
+    """`detection.survey` of each network, at its nonlinearities unless told `layers`: one row per network and setting.
 
     `spikier` is the AUROC with the sign of the measure turned so that above one half memorized samples are spikier.
     """
-    tables = [detection.survey(n.denoiser, n.memorized, n.generalized, sigmas=sigmas).assign(**n.name) for n in found]
+    among = {"layers": layers, "sigmas": sigmas}
+    tables = [detection.survey(n.denoiser, n.memorized, n.generalized, **among).assign(**n.name) for n in found]
     table = pd.concat(tables, ignore_index=True)
     up = table.measure.map(calibration.WAYS) > 0
     return table.assign(spikier=table.auroc.where(up, 1 - table.auroc))

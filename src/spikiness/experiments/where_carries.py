@@ -9,13 +9,14 @@ from scipy.stats import rankdata
 
 from spikiness import detection
 from spikiness.detection import calibration
-from spikiness.errors import SpikinessError
+from spikiness.errors import SpikinessError, suggest
 from spikiness.experiments import audited, copying
-from spikiness.experiments.where import CLEAR, NETWORK, Network
+from spikiness.experiments.where import CLEAR, NETWORK, Network, module_kinds, survey
 
 SEED, WIDTH, DATA = "another seed", "another width", "another data set"
 FREE = "any of them"  # the measure left open
 OPEN, THEORY = "direction open", "memorized is spikier"
+NONLINEARITIES, MODULES = "nonlinearities", "every module"  # what a choice is made among
 FPR = 0.01
 
 
@@ -151,15 +152,21 @@ def alone(
             limit = threshold(calibrated, choice)
             for network in fresh:
                 name = {"kind": network.kind, "seed": network.seed, "alone": measure, "way": direction}
-                images = {"tpr": network.memorized, "fpr": network.generalized}
-                scores = [calibration.values(network.denoiser, choice, x).numpy() for x in images.values()]
-                row = {**name, **asdict(choice), **_auroc_interval(scores, network.nearest)}
-                for rate, values, near in zip(images, scores, network.nearest, strict=True):
-                    row[rate], (row[f"{rate}_low"], row[f"{rate}_high"]) = copying.rate(values > limit, near)
-                    drawn = {**name, "memorized": rate == "tpr", "flagged": values > limit, "nearest": near}
-                    samples.append(pd.DataFrame(drawn))
-                rows.append(row)
+                row, flagged = _used(choice, limit, network)
+                rows.append({**name, **row})
+                samples.append(flagged.assign(**name))
     return pd.DataFrame(rows), pd.concat(samples, ignore_index=True)
+
+
+def _used(choice: calibration.Choice, limit: float, network: Network) -> tuple[dict[str, object], pd.DataFrame]:
+    """A choice and its threshold on one network: AUROC and rates with their intervals, and a row per sample."""
+    images = {"tpr": network.memorized, "fpr": network.generalized}
+    scores = [calibration.values(network.denoiser, choice, x).numpy() for x in images.values()]
+    row, samples = {**asdict(choice), **_auroc_interval(scores, network.nearest)}, []
+    for rate, values, near in zip(images, scores, network.nearest, strict=True):
+        row[rate], (row[f"{rate}_low"], row[f"{rate}_high"]) = copying.rate(values > limit, near)
+        samples.append(pd.DataFrame({"memorized": rate == "tpr", "flagged": values > limit, "nearest": near}))
+    return row, pd.concat(samples, ignore_index=True)
 
 
 def _auroc_interval(scores: Sequence[np.ndarray], nearest: tuple[np.ndarray, np.ndarray]) -> dict[str, float]:
@@ -194,3 +201,40 @@ def better_than(found: pd.DataFrame, measure: str = "std") -> list[str]:
     own = mine[mine.alone == measure].iloc[0]
     nearer = (mine.fpr - FPR).abs() < abs(own.fpr - FPR)
     return list(mine[(mine.worst > own.worst) & nearer & (mine.tpr >= own.tpr)].alone)
+
+
+# ---- beyond nonlinearities
+
+
+def unseen(kinds: Sequence[str], chosen: Sequence[str], seeds: Sequence[int], used: Sequence[int]) -> dict[str, list]:
+    """Seeds of networks, for each of `kinds`, that no choice and no figure has used: `seeds` for the `chosen` kinds,
+    none for the others; those `used` are left out."""
+    for kind in chosen:
+        if kind not in kinds:
+            raise SpikinessError(
+                f"untouched: {kind!r} is not among the kinds, {', '.join(kinds)}{suggest(kind, kinds)}"
+            )
+    return {kind: [seed for seed in seeds if seed not in used] if kind in chosen else [] for kind in kinds}
+
+
+def searches(table: pd.DataFrame, calibrated: Sequence[Network], fresh: Sequence[Network]) -> pd.DataFrame:
+    """The detector's choice among nonlinearities, and among every module that sees the image, on networks of one kind.
+
+    Chosen on the calibrated networks alone, among the noise levels of `table`, their survey at nonlinearities; a row
+    per search and fresh network: the choice and its `module`, its `worst` AUROC where it was chosen, the AUROC, and the
+    rates above the carried threshold, with intervals.
+    """
+    named = table[(table.kind == calibrated[0].kind) & table.seed.isin([n.seed for n in calibrated])]
+    each = [module_kinds(n.denoiser, n.generalized) for n in calibrated]
+    shared = [name for name in each[0] if all(name in other for other in each)]
+    rows = []
+    for searched in (NONLINEARITIES, MODULES):
+        mine = named if searched == NONLINEARITIES else survey(calibrated, sorted(named.sigma.unique()), shared)
+        choice = choose(mine)
+        limit = threshold(calibrated, choice)
+        chosen = mine[(mine[calibration.SETTING] == [getattr(choice, key) for key in calibration.SETTING]).all(axis=1)]
+        worst = (chosen.auroc if choice.direction > 0 else 1 - chosen.auroc).min()
+        row = {"searched": searched, "settings": mine.groupby(calibration.SETTING).ngroups, "worst": worst}
+        row |= {"module": each[0].get(choice.layer), "cost": chosen.cost.max()}
+        rows += [{"kind": n.kind, "seed": n.seed, **row, **_used(choice, limit, n)[0]} for n in fresh]
+    return pd.DataFrame(rows)

@@ -48,6 +48,7 @@ _count, _counts = (Meaning((kind,), {"ge": 1}, "of at least 1") for kind in ("in
 _positive, _positives = (Meaning((kind,), {"gt": 0}, "above 0") for kind in ("float", "list[float]"))
 _penalty, _penalties = (Meaning((kind,), {"ge": 0}, "of at least 0") for kind in ("float", "list[float]"))
 _seed = Meaning(("int",), {"ge": 0, "lt": 2**63}, "of at least 0")
+_seeds = Meaning(("list[int]",), _seed.limits, "of at least 0, none twice", unique=True)
 
 # One name, one meaning, in every chapter. A name that is not here is held to its declared type only.
 VOCABULARY: dict[str, Meaning] = {
@@ -71,16 +72,14 @@ VOCABULARY: dict[str, Meaning] = {
     "lam": _penalty,
     "lams": _penalties,
     "seed": _seed,
-    "seeds": Meaning(("list[int]",), _seed.limits, "of at least 0, none twice", unique=True),
-    "larger_seeds": Meaning(("list[int]",), _seed.limits, "of at least 0, none twice", unique=True),
-    "seeds_unet": Meaning(("list[int]",), _seed.limits, "of at least 0, none twice", unique=True),
+    **dict.fromkeys(("seeds", "larger_seeds", "seeds_unet", "untouched_seeds"), _seeds),
     "calibration_seeds": Meaning(("list[int]",), {"ge": 0, "lt": 10}, "from 0 to 9, none twice", unique=True),
     "factor": Meaning(("float",), {"ge": 1}, "of at least 1"),
     "size": Meaning(("int",), {"ge": 4}, "of at least 4"),
     "tied": Meaning(("bool",), {}, ""),
     "data": Meaning(("str",), {}, ""),
     "larger": Meaning(("str",), {}, ""),
-    "kinds": Meaning(("list[str]",), {}, "network:data, none twice", unique=True),
+    **dict.fromkeys(("kinds", "untouched"), Meaning(("list[str]",), {}, "network:data, none twice", unique=True)),
 }
 
 
