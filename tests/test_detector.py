@@ -4,6 +4,7 @@ import json
 import warnings
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from sklearn.metrics import roc_auc_score
@@ -218,7 +219,8 @@ def test_what_was_given_is_not_chosen_anew(unet):
 
 def test_a_survey_agrees_with_scores_one_by_one(unet):
     a, b = digits(25), 0.4 * digits(30, 2)
-    table = survey(unet, a, b, sigmas=[0.1, 0.5], measures=["std", "participation_ratio"])
+    few = {"sigmas": [0.1, 0.5], "measures": ["std", "participation_ratio"]}
+    table = survey(unet, a, b, layers="nonlinearities", **few)
     assert set(table.layer) == {n for n in representations.layers(unet, nonlinearities=True) if "embed" not in n}
     row = table[(table.layer == "network.up.1.act1") & (table.sigma == 0.5) & (table["pool"] == "mean")]
     row = row[row.measure == "participation_ratio"].iloc[0]
@@ -228,7 +230,68 @@ def test_a_survey_agrees_with_scores_one_by_one(unet):
 
 
 def test_layers_that_do_not_see_the_image_or_are_not_reached_are_left_out():
-    assert seeing_layers(Bumps(), torch.cat([faint(2), peaked(2)])) == ["flat", "spiky"]
+    x = torch.cat([faint(2), peaked(2)])
+    assert seeing_layers(Bumps(), x, "nonlinearities") == ["flat", "spiky"]
+    assert seeing_layers(Bumps(), x) == ["flat", "spiky", "head"]
+    with pytest.raises(SpikinessError, match=r"unknown layers 'nonlinearity'.*did you mean 'nonlinearities'"):
+        seeing_layers(Bumps(), x, "nonlinearity")
+
+
+class Wrapped(nn.Module):
+    """A block that hands on what its last part gives, a part that does nothing, one that all images share, a pair."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.block = nn.Sequential(nn.Linear(16, 8), nn.Tanh())
+        self.still, self.level, self.pair = nn.Dropout(), nn.Linear(1, 8), Pair()
+
+    def forward(self, y, sigma):
+        h = self.still(self.block(y.flatten(1)))
+        first, _ = self.pair(h + self.level(sigma[:1, None]))
+        return torch.cat([first, first], dim=1).reshape(y.shape)
+
+
+class Pair(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(8)
+
+    def forward(self, h):
+        return self.norm(h), h
+
+
+def test_what_hands_on_the_features_of_another_or_has_none_is_left_out():
+    found = seeing_layers(Wrapped(), torch.cat([faint(2), peaked(2)]))
+    assert found == ["block.0", "block.1", "pair.norm"]
+
+
+def test_a_wider_search_finds_what_no_nonlinearity_tells():
+    """Memorized and new images differ before the norm only; the nonlinearity sees what is left."""
+
+    class Normed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.act = nn.Identity(), nn.Tanh()
+
+        def forward(self, y, sigma):
+            h = self.stem(y.flatten(1))
+            return self.act(h / h.norm(dim=1, keepdim=True)).reshape(y.shape)
+
+    x = torch.randn(60, 1, 4, 4, generator=torch.Generator().manual_seed(3)).clamp(-1, 1)
+    cases, few = [(Normed(), 0.9 * x[:30], 0.3 * x[30:])], {"sigmas": [0.05], "pools": ["all"]}
+    wide = calibrate(cases, measure="std", **few)
+    narrow = calibrate(cases, measure="std", layers="nonlinearities", **few)
+    assert wide.choice.layer == "stem"
+    assert wide.record["worst"] == 1.0
+    assert narrow.choice.layer == "act"
+    assert narrow.record["worst"] < 0.8
+
+
+def test_a_layer_that_one_of_the_models_lacks_is_no_choice():
+    row = {"sigma": 0.1, "pool": "all", "measure": "std", "cost": 0.5}
+    both = pd.DataFrame([{**row, "layer": "a", "auroc": 0.8, "model": m} for m in (0, 1)])
+    alone = pd.DataFrame([{**row, "layer": "b", "auroc": 1.0, "model": 0}])
+    assert worst_of(pd.concat([both, alone])).layer.tolist() == ["a"]
 
 
 def test_auroc_and_quantile_against_other_libraries():
@@ -377,7 +440,9 @@ def test_too_few_images_and_dead_representations_cannot_calibrate():
 
 def test_models_without_a_common_layer_are_refused(unet):
     with pytest.raises(SpikinessError, match="no layer name in common"):
-        calibrate([(m, digits(20), 0.5 * digits(20, 3)) for m in (unet, EDM(awake(DiT(1, 8, 16))))])
+        calibrate(
+            [(m, digits(20), 0.5 * digits(20, 3)) for m in (unet, EDM(awake(DiT(1, 8, 16))))], layers="nonlinearities"
+        )
 
 
 def test_a_noise_level_outside_those_of_training_warns(unet):

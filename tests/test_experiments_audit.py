@@ -266,3 +266,10 @@ def test_figures_have_a_panel_for_each_kind():
     fig = figures.unit_shares(units, {"memorized": "C1", "new": "C0"})
     assert [axis.patches[1].get_height() for axis in fig.axes] == pytest.approx([0.3, 0.9])  # others
     matplotlib.pyplot.close("all")
+
+
+def test_dits_are_reported_on_seeds_of_their_own():
+    assert audited.reported("unet:digits", [10, 11], [13]) == [10, 11]
+    assert audited.reported("dit:mnist", [10, 11], [13]) == [13]
+    assert audited.reported("tiny-dit:digits", [10, 11], [13]) == [13]
+    assert audited.reported("relu-dae:mnist", [10], [13]) == [10]

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from sklearn.metrics import roc_auc_score
 from torch import nn
 
 from spikiness import detection, figures, measures, representations
@@ -313,3 +314,32 @@ def test_flipped_settings_lie_in_the_shaded_corners():
     assert not any(box.contains(0.2, 0.25) for box in corners)
     assert [tuple(c.get_offsets()[0]) for c in axis.collections] == [(0.9, 0.1), (0.2, 0.3)]
     plt.close("all")
+
+
+# ---- beyond nonlinearities
+
+
+def test_searches_use_one_choice_on_all_and_agree_with_calibrate():
+    calibrated, fresh = [planted(seed=0), planted(seed=1)], [planted(seed=10), planted(seed=13)]
+    table = where.survey(calibrated, [0.1])
+    found = carry.searches(table, calibrated, fresh)
+    assert list(zip(found.searched, found.seed, strict=True)) == [
+        (searched, seed) for searched in ("nonlinearities", "modules") for seed in (10, 13)
+    ]
+    cases = [(n.denoiser, n.memorized, n.generalized) for n in calibrated]
+    chosen = detection.calibrate(cases, sigmas=[0.1])
+    mine = found[found.searched == "modules"].iloc[0]
+    assert (mine.layer, mine["pool"], mine.measure) == (chosen.choice.layer, chosen.choice.pool, chosen.choice.measure)
+    assert mine.worst == pytest.approx(chosen.record["worst"])
+    assert mine.settings == chosen.record["settings"]
+    other = fresh[1]
+    scores = chosen.for_model(other.denoiser).score(torch.cat([other.memorized, other.generalized]))
+    truth = [1] * len(other.memorized) + [0] * len(other.generalized)
+    assert found.auroc.iloc[-1] == pytest.approx(roc_auc_score(truth, scores))
+
+
+def test_unseen_networks_are_none_that_were_used_and_of_kinds_that_are_there():
+    found = carry.unseen(["unet:digits", "dit:digits"], ["dit:digits"], [10, 13], [0, 10])
+    assert found == {"unet:digits": [], "dit:digits": [13]}
+    with pytest.raises(SpikinessError, match=r"'dit:mnist' is not among the kinds"):
+        carry.unseen(["unet:digits"], ["dit:mnist"], [13], [])

@@ -162,3 +162,19 @@ def test_layers_that_a_pass_reaches(model):
     assert "network.up.0.act1" in reached(model, layers(model, nonlinearities=True), noisy(2), 0.3)
     model.network.spare = nn.SiLU()
     assert "network.spare" not in reached(model, layers(model, nonlinearities=True), noisy(2), 0.3)
+
+
+def test_what_gives_no_row_for_each_image_is_not_there_to_be_captured():
+    class Odd(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.pair, self.shared, self.flat, self.rows = (nn.Identity() for _ in range(4))
+
+        def forward(self, y, sigma):
+            self.pair((y, y))
+            self.shared(y[:1])
+            self.flat(y.flatten())
+            return self.rows(y)
+
+    model = Odd()
+    assert reached(model, layers(model), noisy(2), 0.3) == ["rows"]

@@ -150,14 +150,21 @@ def cost(model: nn.Module, layer: str, y: Tensor, sigma: Tensor | float, **argum
 
 @torch.no_grad()
 def reached(model: nn.Module, names: Sequence[str], y: Tensor, sigma: Tensor | float) -> list[str]:
-    """Those of the layers `names` that `model(y, sigma)` reaches."""
+    """Those of the layers `names` that `model(y, sigma)` reaches and that have features to capture: one row per image.
+
+    With two images of y [N, ...] or more, what all images share (an embedding of the noise level) is left out.
+    """
     modules = {name: check_layer(model, name) for name in names}
     found = {name for name, module in modules.items() if module is None}
-    hooks = [
-        module.register_forward_hook(lambda *_, name=name: found.add(name))
-        for name, module in modules.items()
-        if module is not None
-    ]
+
+    def keep(name: str) -> Callable:
+        def hook(module: nn.Module, inputs: object, output: object) -> None:
+            if isinstance(output, Tensor) and output.ndim >= 2 and len(output) == len(y):
+                found.add(name)
+
+        return hook
+
+    hooks = [module.register_forward_hook(keep(name)) for name, module in modules.items() if module is not None]
     try:
         with evaluating(model):
             model(y, noise_level(sigma, y, 1).expand(len(y)))

@@ -18,6 +18,7 @@ SIGMAS = (0.05, 0.1, 0.2, 0.5, 1.0)
 TRIED = tuple(name for name in MEASURES if name != "l4_l2")  # it ranks as participation_ratio does
 WAYS = {name: -1 if name == "participation_ratio" else 1 for name in MEASURES}  # which way spikier lies
 SPIKIER = "spikier"  # the theory's direction: memorized images have the spikier representation
+MODULES, NONLINEARITIES = "modules", "nonlinearities"  # where a choice may look, all of either
 SETTING = ["layer", "sigma", "pool", "measure"]
 FEWEST = 20  # images of each kind that a choice may rest on
 MARGIN = 0.01  # of AUROC, within which the cheapest setting wins
@@ -51,7 +52,7 @@ def survey(
     memorized: Tensor,
     generalized: Tensor,
     *,
-    layers: Sequence[str] | None = None,
+    layers: Sequence[str] | str = MODULES,
     sigmas: Sequence[float] = SIGMAS,
     pools: Sequence[str] = tuple(representations.POOLS),
     measures: Sequence[str] = TRIED,
@@ -61,9 +62,9 @@ def survey(
 ) -> pd.DataFrame:
     """AUROC (higher value = memorized) of every measure, pooling, layer and noise level on images of one model.
 
-    `layers` default to the nonlinearities that see the image. One row per setting, with the `cost` of reaching the
-    layer as a share of a full pass, and NaN where all values are equal. Raises SpikinessError for unknown names and for
-    features that are not finite.
+    `layers` are names, or those that see the image: all `modules`, or the `nonlinearities` alone. One row per setting,
+    with the `cost` of reaching the layer as a share of a full pass, and NaN where all values are equal. Raises
+    SpikinessError for unknown names and for features that are not finite.
     """
     for kind, chosen in {"sigmas": sigmas, "pools": pools, "measures": measures}.items():
         if not len(chosen):
@@ -75,7 +76,7 @@ def survey(
             every = ", ".join(MEASURES)
             raise SpikinessError(f"unknown measure {name!r}: one of {every}{suggest(name, MEASURES)}")
     x = as_model(model, torch.cat([memorized, generalized]))
-    layers = seeing_layers(model, x) if layers is None else layers
+    layers = seeing_layers(model, x, layers) if isinstance(layers, str) else layers
     price = {name: representations.cost(model, name, x[:2], sigmas[0]) for name in layers}
     columns = [(pool, measure) for pool in pools for measure in measures]
 
@@ -98,7 +99,7 @@ def choose(
     cases: Sequence[Case],
     given: dict[str, Any],
     *,
-    layers: Sequence[str] | None = None,
+    layers: Sequence[str] | str = MODULES,
     sigmas: Sequence[float] = SIGMAS,
     pools: Sequence[str] = tuple(representations.POOLS),
     measures: Sequence[str] = TRIED,
@@ -116,8 +117,9 @@ def choose(
                     f"model {i} has {len(group)} {kind} images to calibrate on; a choice needs at least {FEWEST} of "
                     "each kind from each model: draw more samples, or leave the model out"
                 )
+    where = _shared_layers(cases, layers) if isinstance(layers, str) else layers
     among = {
-        "layers": [given["layer"]] if given["layer"] else layers or _shared_layers(cases),
+        "layers": [given["layer"]] if given["layer"] else where,
         "sigmas": [given["sigma"]] if given["sigma"] else sigmas,
         "pools": [given["pool"]] if given["pool"] else pools,
         "measures": [given["measure"]] if given["measure"] else measures,
@@ -154,11 +156,12 @@ def worst_of(surveys: pd.DataFrame, direction: int | str | None = None) -> pd.Da
     """One row per setting over the surveys of several `model`s: `aurocs`, `direction` and, in it, the `worst` AUROC.
 
     The direction is the one whose worst AUROC is the higher, unless given: 1, -1, or SPIKIER, that in which memorized
-    images are the spikier ones. Settings whose values are all equal in one of the models are left out.
+    images are the spikier ones. A setting that one of the models lacks, or whose values there are all equal, is left
+    out.
     """
-    found = []
+    found, models = [], surveys.model.nunique()
     for setting, mine in surveys.groupby(SETTING, sort=False):
-        if mine.auroc.isna().any():
+        if mine.auroc.isna().any() or len(mine) < models:
             continue
         row = dict(zip(SETTING, setting, strict=True))
         up, down = mine.auroc.min(), 1 - mine.auroc.max()
@@ -178,19 +181,30 @@ def pick(table: pd.DataFrame, margin: float = MARGIN) -> tuple[Choice, pd.Series
     return Choice(row.layer, float(row.sigma), row["pool"], row.measure, int(row.direction)), row
 
 
-def seeing_layers(model: nn.Module, x: Tensor) -> list[str]:
-    """The nonlinearities (or `encode`) that a pass reaches and whose output differs between images x [N, ...]."""
-    names = representations.layers(model, nonlinearities=True)
+def seeing_layers(model: nn.Module, x: Tensor, among: str = MODULES) -> list[str]:
+    """The modules (or `encode`) that a pass reaches and whose features differ between images x [N, ...], in the model's
+    order; `among` its nonlinearities alone where asked. What hands on the features of another is left out.
+    """
+    if among not in (MODULES, NONLINEARITIES):
+        both = MODULES, NONLINEARITIES
+        raise SpikinessError(
+            f"unknown layers {among!r}: {' or '.join(both)}, or a list of names of layers(model){suggest(among, both)}"
+        )
+    names = representations.layers(model, nonlinearities=among == NONLINEARITIES)
     few = as_model(model, x[:: max(1, len(x) // 8)][:8])
-    reached = representations.reached(model, names, few[:1], 1.0)
+    reached = representations.reached(model, names, few, 1.0)
     found = representations.capture_each(model, reached, few, 1.0, lambda _, h: h.flatten(1))
-    seeing = [name for name in names if name in found and not (found[name] == found[name][:1]).all()]
+    seeing: list[str] = []
+    for name in sorted(reached, key=lambda name: name.count("."), reverse=True):  # a part before what is made of it
+        h = found[name]
+        if not (h == h[:1]).all() and not any(torch.equal(h, found[other]) for other in seeing):
+            seeing.append(name)
     if not seeing:
         raise SpikinessError(
-            "no nonlinearity of this model that is a module sees the image, or all of them are dead: give layers=[...] "
-            "of representations.layers(model)"
+            f"no layer among the {among} of this model sees the image, or all of them are dead: give layers=[...] of "
+            "representations.layers(model)"
         )
-    return seeing
+    return [name for name in names if name in seeing]
 
 
 def as_model(model: nn.Module, x: Tensor) -> Tensor:
@@ -199,9 +213,9 @@ def as_model(model: nn.Module, x: Tensor) -> Tensor:
     return x if weight is None else x.to(weight.device, weight.dtype)
 
 
-def _shared_layers(cases: Sequence[Case]) -> list[str]:
+def _shared_layers(cases: Sequence[Case], among: str) -> list[str]:
     """Layers that see the image in every model, in the order of the first."""
-    first, *others = (seeing_layers(model, memorized) for model, memorized, _ in cases)
+    first, *others = (seeing_layers(model, memorized, among) for model, memorized, _ in cases)
     shared = [name for name in first if all(name in other for other in others)]
     if not shared:
         raise SpikinessError("the models have no layer name in common: calibrate each kind of model by itself")

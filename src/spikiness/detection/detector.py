@@ -251,9 +251,9 @@ def calibrate(
 
     Layer, noise level, pooling, measure (unless given) and direction are chosen by AUROC in the worst model; among
     choices within `margin` (.01) of the best the cheapest wins, and of these the best. The threshold is the highest of
-    the models' own, at `fpr` (.01). `layers` (default: the nonlinearities), `sigmas`, `pools` and `measures` narrow the
-    search. `.record` keeps all that was tried. Needs at least 20 images of each kind from each model; prefer two models
-    or more, since the choice of one was seen to turn around on the next.
+    the models' own, at `fpr` (.01). `layers` (all "modules" that see the image, its "nonlinearities", or names),
+    `sigmas`, `pools` and `measures` say among what. `.record` keeps all that was tried. Needs at least 20 images of
+    each kind from each model; prefer two models or more, since the choice of one was seen to turn around on the next.
     """
     if not cases:
         raise SpikinessError("no cases: give at least one (model, memorized, generalized), better two")

@@ -116,6 +116,11 @@ def slug(kind: str) -> str:
     return f"{network}_{found.group() if found else 'data'}".replace("-", "_")
 
 
+def reported(kind: str, seeds: Sequence[int], seeds_dit: Sequence[int]) -> list[int]:
+    """Seeds of the networks of a kind that results are reported on: DiTs have their own."""
+    return list(seeds_dit if kind.partition(":")[0].endswith("dit") else seeds)
+
+
 def train(kind: str, seeds: Sequence[int]) -> list[Model]:
     """One model of a `kind` per seed, each with its own images, from the cache where it was trained before."""
     network, pool, how = recipe(kind)

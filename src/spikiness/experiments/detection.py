@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from spikiness import detection, images, representations, sampling
 from spikiness.cache import sampled
-from spikiness.detection.calibration import auroc, seeing_layers
+from spikiness.detection.calibration import NONLINEARITIES, auroc, seeing_layers
 from spikiness.experiments import audited
 from spikiness.experiments import representations as two_layers
 
@@ -207,7 +207,7 @@ def _options(name: str, case: Case, sigmas: Sequence[float]) -> Iterator[Setting
     if name == SPIKINESS:
         yield from (Setting(name, 0.2, "encode", "all", measure) for measure in detection.calibration.TRIED)
     elif name == "unit z-scores":
-        layers = seeing_layers(case.model, case.memorized[0].x)
+        layers = seeing_layers(case.model, case.memorized[0].x, NONLINEARITIES)
         yield from (Setting(name, sigma, layer, "mean") for sigma in levels for layer in layers)
     elif detection.BASELINES.get(name, detection.BASELINES["FLIPD"]).per_sigma:
         yield from (Setting(name, sigma) for sigma in levels)

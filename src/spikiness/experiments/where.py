@@ -89,8 +89,8 @@ def _sort(model: audited.Model, width: int, samples: int, most: int) -> Network:
     return Network(model.kind, model.seed, width, model.denoiser, *parts)
 
 
-def survey(found: Iterable[Network], sigmas: Sequence[float], layers: Sequence[str] | None = None) -> pd.DataFrame:
-    """`detection.survey` of each network, at its nonlinearities unless told `layers`: one row per network and setting.
+def survey(found: Iterable[Network], sigmas: Sequence[float], layers: str = calibration.NONLINEARITIES) -> pd.DataFrame:
+    """`detection.survey` of each network, at its nonlinearities unless told otherwise: one row per network and setting.
 
     `spikier` is the AUROC with the sign of the measure turned so that above one half memorized samples are spikier.
     """
@@ -161,14 +161,10 @@ def module_kinds(model: nn.Module, x: Tensor) -> dict[str, str]:
     found = {}
     for name in representations.reached(model, representations.layers(model), x[:2], 1.0):
         kind = _module_kind(dict(model.named_modules()).get(name))
-        if kind is None:
-            continue
-        try:
+        if kind is not None:
             pair = representations.capture(model, name, torch.stack([x[0], x[-1]]), 1.0)
-        except SpikinessError:  # no tensor with one row per image
-            continue
-        if not torch.equal(pair[0], pair[1]):
-            found[name] = kind
+            if not torch.equal(pair[0], pair[1]):
+                found[name] = kind
     names = sorted(found, key=lambda name: _last_part(name, list(found)))  # stable: a part before its block
     return {name: found[name] for name in names}
 

@@ -16,7 +16,6 @@ from spikiness.experiments.where import CLEAR, NETWORK, Network, module_kinds, s
 SEED, WIDTH, DATA = "another seed", "another width", "another data set"
 FREE = "any of them"  # the measure left open
 OPEN, THEORY = "direction open", "memorized is spikier"
-NONLINEARITIES, MODULES = "nonlinearities", "every module"  # what a choice is made among
 FPR = 0.01
 
 
@@ -225,16 +224,16 @@ def searches(table: pd.DataFrame, calibrated: Sequence[Network], fresh: Sequence
     rates above the carried threshold, with intervals.
     """
     named = table[(table.kind == calibrated[0].kind) & table.seed.isin([n.seed for n in calibrated])]
-    each = [module_kinds(n.denoiser, n.generalized) for n in calibrated]
-    shared = [name for name in each[0] if all(name in other for other in each)]
-    rows = []
-    for searched in (NONLINEARITIES, MODULES):
-        mine = named if searched == NONLINEARITIES else survey(calibrated, sorted(named.sigma.unique()), shared)
+    kinds, rows = module_kinds(calibrated[0].denoiser, calibrated[0].generalized), []
+    for searched in (calibration.NONLINEARITIES, calibration.MODULES):
+        mine = named
+        if searched == calibration.MODULES:
+            mine = survey(calibrated, sorted(named.sigma.unique()), searched)
         choice = choose(mine)
         limit = threshold(calibrated, choice)
         chosen = mine[(mine[calibration.SETTING] == [getattr(choice, key) for key in calibration.SETTING]).all(axis=1)]
         worst = (chosen.auroc if choice.direction > 0 else 1 - chosen.auroc).min()
         row = {"searched": searched, "settings": mine.groupby(calibration.SETTING).ngroups, "worst": worst}
-        row |= {"module": each[0].get(choice.layer), "cost": chosen.cost.max()}
+        row |= {"module": kinds.get(choice.layer, "other module"), "cost": chosen.cost.max()}
         rows += [{"kind": n.kind, "seed": n.seed, **row, **_used(choice, limit, n)[0]} for n in fresh]
     return pd.DataFrame(rows)

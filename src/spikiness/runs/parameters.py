@@ -72,7 +72,7 @@ VOCABULARY: dict[str, Meaning] = {
     "lam": _penalty,
     "lams": _penalties,
     "seed": _seed,
-    **dict.fromkeys(("seeds", "larger_seeds", "seeds_unet", "untouched_seeds"), _seeds),
+    **dict.fromkeys(("seeds", "larger_seeds", "seeds_unet", "seeds_dit", "untouched_seeds"), _seeds),
     "calibration_seeds": Meaning(("list[int]",), {"ge": 0, "lt": 10}, "from 0 to 9, none twice", unique=True),
     "factor": Meaning(("float",), {"ge": 1}, "of at least 1"),
     "size": Meaning(("int",), {"ge": 4}, "of at least 4"),
