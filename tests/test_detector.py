@@ -125,7 +125,8 @@ def test_the_default_layer_of_other_models():
     for _ in range(2):
         named["up_blocks"].append(nn.ModuleDict({"resnets": nn.ModuleList([nn.SiLU(), nn.SiLU()])}))
     assert default_layer(named) == "up_blocks.0.resnets.1"
-    with pytest.raises(SpikinessError, match="name a layer"):
+    assert default_layer(nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 3), nn.Linear(3, 2))) == "1"
+    with pytest.raises(SpikinessError, match="no modules inside"):
         default_layer(nn.Linear(2, 2))
 
 
@@ -271,7 +272,8 @@ def test_a_wider_search_finds_what_no_nonlinearity_tells():
     class Normed(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.stem, self.act = nn.Identity(), nn.Tanh()
+            self.stem, self.act = nn.Linear(16, 16, bias=False), nn.Tanh()
+            nn.init.orthogonal_(self.stem.weight, generator=torch.Generator().manual_seed(0))
 
         def forward(self, y, sigma):
             h = self.stem(y.flatten(1))
@@ -287,11 +289,70 @@ def test_a_wider_search_finds_what_no_nonlinearity_tells():
     assert narrow.record["worst"] < 0.8
 
 
+class Odd(nn.Module):
+    """What real models hold beside features: the image in another order, indices, masks, spectra, levels, positions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        for name in ("shuffled", "indices", "masked", "spectrum", "sparse", "level_act"):
+            self.add_module(name, nn.Identity())
+        self.high, self.positions, self.lin = nn.Linear(16, 16), nn.Embedding(8, 16), nn.Linear(16, 16)
+        self.scaled = nn.Identity()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # torch means to drop it; models that have it remain
+            self.scripted = torch.jit.trace(nn.Linear(16, 16), torch.zeros(2, 16))
+
+    def forward(self, y, sigma):
+        flat = y.flatten(1)
+        self.shuffled(-1.9 * flat.flip(1))
+        self.indices(flat.argmax(dim=1, keepdim=True))
+        self.masked(flat.masked_fill(flat < 0, float("-inf")))
+        self.spectrum(torch.fft.rfft(flat))
+        self.sparse(flat.to_sparse())
+        self.level_act(self.positions(torch.arange(8))[:1])
+        h = self.lin(flat)
+        if sigma[0] > 0.5:
+            h = h + self.high(flat)
+        self.scaled(h * (1 + sigma.log()[:, None]))
+        return self.level_act(self.scripted(h)).reshape(y.shape)
+
+
+def test_modules_without_features_of_the_image_do_not_stop_a_search():
+    torch.manual_seed(0)
+    model, x = Odd(), torch.cat([peaked(30), faint(30)])
+    assert seeing_layers(model, x) == ["lin", "scaled"]
+    found = calibrate([(model, x[:30], x[30:])], measure="std")
+    assert found.choice.layer in {"lin", "scaled"}
+    assert Detector(model, "lin").calibrate(x[:30], x[30:]).choice.layer == "lin"
+
+
+def test_pixels_are_no_representation(unet):
+    """A U-Net begins by putting its pixels in another order: their spread is a control, not a choice."""
+    assert "network.patch" in representations.layers(unet)
+    assert "network.patch" not in seeing_layers(unet, digits(8))
+    bright, dim = 0.9 * digits(30), 0.3 * digits(30, 3)
+    assert Detector(unet).calibrate(bright, dim).choice.layer != "network.patch"
+
+
+def test_a_layer_that_is_given_is_not_searched_for():
+    same = faint(1).expand(30, -1, -1, -1)  # nothing differs: no layer sees the image
+    with pytest.raises(SpikinessError, match="all images are one"):
+        seeing_layers(Bumps(), same)
+    with pytest.raises(SpikinessError, match="all scores are equal"):
+        Detector(Bumps(), "spiky").calibrate(same, same)
+
+
+def test_a_search_among_nothing_is_refused(unet):
+    for name in ("layers", "sigmas", "pools", "measures"):
+        with pytest.raises(SpikinessError, match=f"{name} is empty"):
+            Detector(unet, measure=None).calibrate(digits(20), 0.5 * digits(20, 3), **{name: []})
+
+
 def test_a_layer_that_one_of_the_models_lacks_is_no_choice():
     row = {"sigma": 0.1, "pool": "all", "measure": "std", "cost": 0.5}
     both = pd.DataFrame([{**row, "layer": "a", "auroc": 0.8, "model": m} for m in (0, 1)])
     alone = pd.DataFrame([{**row, "layer": "b", "auroc": 1.0, "model": 0}])
-    assert worst_of(pd.concat([both, alone])).layer.tolist() == ["a"]
+    assert worst_of(pd.concat([both, alone, alone])).layer.tolist() == ["a"]
 
 
 def test_auroc_and_quantile_against_other_libraries():

@@ -4,11 +4,12 @@ import pytest
 import torch
 from scipy.stats import kstest
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from spikiness.denoisers import EDM
 from spikiness.errors import SpikinessError
 from spikiness.networks import DiT, ReLUDAE, TimeDAE, UNet
-from spikiness.representations import POOLS, capture, capture_each, layers, reached, represent
+from spikiness.representations import POOLS, capture, capture_each, cost, costs, evaluating, layers, reached, represent
 from spikiness.representations import noisy as noisy_images
 
 
@@ -178,3 +179,37 @@ def test_what_gives_no_row_for_each_image_is_not_there_to_be_captured():
 
     model = Odd()
     assert reached(model, layers(model), noisy(2), 0.3) == ["rows"]
+
+
+def test_costs_of_all_layers_from_one_pass_are_the_flops_of_a_pass_that_ends_there():
+    for model in (EDM(UNet(1, 8, 8)), EDM(DiT(1, 8, 16, depth=2)), ReLUDAE(64, 8)):
+        names, y = reached(model, layers(model), noisy(2), 0.3), noisy(2)
+        with FlopCounterMode(display=False) as whole, torch.no_grad():
+            model(y, torch.full((2,), 0.3))
+        found = costs(model, names, y, 0.3)
+        for name in names:
+            with FlopCounterMode(display=False) as part:
+                capture(model, name, y, 0.3)
+            assert found[name] == part.get_total_flops() / whole.get_total_flops()
+            assert cost(model, name, y, 0.3) == found[name]
+    with pytest.raises(SpikinessError, match="no layer 'nowhere'"):
+        costs(model, ["nowhere"], y, 0.3)
+
+
+def test_a_model_that_keeps_its_mode_elsewhere_is_told_of_it():
+    class Apart(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inside, self.fixed, self.noisy = nn.Linear(2, 2), nn.Linear(2, 2), True
+
+        def train(self, mode=True):
+            self.noisy = mode
+            return super().train(mode)
+
+    model = Apart()
+    model.fixed.eval()
+    with evaluating(model):
+        assert not model.noisy
+        assert not any(module.training for module in model.modules())
+    assert model.noisy
+    assert [module.training for module in (model, model.inside, model.fixed)] == [True, True, False]

@@ -115,11 +115,17 @@ def capture_each(
 def evaluating(model: object) -> Iterator[None]:
     """A module, and all in it, in evaluation mode; afterwards each is in the mode it was in."""
     training = [m for m in model.modules() if m.training] if isinstance(model, nn.Module) else []
-    for module in training:
-        module.training = False
+    if not training:  # most often, and to tell every module again takes longer than a small model's pass
+        yield
+        return
+    mode = model.training
+    model.eval()
     try:
         yield
     finally:
+        model.train(mode)  # for what a model keeps apart from its modules
+        for module in model.modules():
+            module.training = False
         for module in training:
             module.training = True
 
@@ -138,40 +144,78 @@ def represent(
     return sum(parts) / draws
 
 
-@torch.no_grad()
 def cost(model: nn.Module, layer: str, y: Tensor, sigma: Tensor | float, **arguments: Tensor) -> float:
     """Share of the arithmetic (FLOPs of products and convolutions) of `model(y, sigma)` done until `layer` is known."""
-    with evaluating(model), FlopCounterMode(display=False) as whole:
-        model(y, noise_level(sigma, y, 1).expand(len(y)), **arguments)
-    with FlopCounterMode(display=False) as part:
-        capture(model, layer, y, sigma, batch=len(y), **arguments)
-    return part.get_total_flops() / max(whole.get_total_flops(), 1)
+    return costs(model, [layer], y, sigma, **arguments)[layer]
+
+
+@torch.no_grad()
+def costs(
+    model: nn.Module, names: Sequence[str], y: Tensor, sigma: Tensor | float, **arguments: Tensor
+) -> dict[str, float]:
+    """The `cost` of each of the layers `names`, all from one pass. Raises SpikinessError for what is not reached."""
+    modules = {name: check_layer(model, name) for name in names}
+    level = noise_level(sigma, y, 1).expand(len(y))
+    done: dict[str, int] = {}
+    with evaluating(model):
+        if ENCODE in modules and modules[ENCODE] is None:
+            with FlopCounterMode(display=False) as part:
+                _encode(model, y, level)
+            done[ENCODE] = part.get_total_flops()
+        whole = FlopCounterMode(display=False)
+        with whole, _watched(modules, lambda name, _: done.setdefault(name, whole.get_total_flops())):
+            model(y, level, **arguments)
+    for name in names:
+        if name not in done:
+            raise _not_reached(name)
+    return {name: done[name] / max(whole.get_total_flops(), 1) for name in names}
 
 
 @torch.no_grad()
 def reached(model: nn.Module, names: Sequence[str], y: Tensor, sigma: Tensor | float) -> list[str]:
-    """Those of the layers `names` that `model(y, sigma)` reaches and that have features to capture: one row per image.
+    """Those of the layers `names` that `model(y, sigma)` reaches and that have features: a row of numbers per image.
 
     With two images of y [N, ...] or more, what all images share (an embedding of the noise level) is left out.
     """
     modules = {name: check_layer(model, name) for name in names}
-    found = {name for name, module in modules.items() if module is None}
+    modules = {name: m for name, m in modules.items() if not isinstance(m, torch.jit.ScriptModule)}  # takes no hook
+    able = {name: True for name, module in modules.items() if module is None}
 
-    def keep(name: str) -> Callable:
-        def hook(module: nn.Module, inputs: object, output: object) -> None:
-            if isinstance(output, Tensor) and output.ndim >= 2 and len(output) == len(y):
-                found.add(name)
+    def judge(name: str, output: object) -> None:
+        if name not in able:  # of a layer that is called several times, the first, as in `capture`
+            dense = isinstance(output, Tensor) and output.is_floating_point() and output.layout == torch.strided
+            able[name] = dense and output.ndim >= 2 and len(output) == len(y)
 
-        return hook
+    with evaluating(model), _watched(modules, judge):
+        model(y, noise_level(sigma, y, 1).expand(len(y)))
+    return [name for name in names if able.get(name)]
 
-    hooks = [module.register_forward_hook(keep(name)) for name, module in modules.items() if module is not None]
+
+@contextlib.contextmanager
+def _watched(modules: dict[str, nn.Module | None], see: Callable[[str, object], object]) -> Iterator[None]:
+    """`see(name, output)` is called whenever one of the modules has answered."""
+
+    def hook(name: str) -> Callable:
+        def call(module: nn.Module, inputs: object, output: object) -> None:
+            see(name, output)  # what a hook returns would take the place of the output
+
+        return call
+
+    hooks = [module.register_forward_hook(hook(name)) for name, module in modules.items() if module is not None]
     try:
-        with evaluating(model):
-            model(y, noise_level(sigma, y, 1).expand(len(y)))
+        yield
     finally:
-        for hook in hooks:
-            hook.remove()
-    return [name for name in names if name in found]
+        for handle in hooks:
+            handle.remove()
+
+
+def _encode(model: nn.Module, y: Tensor, sigma: Tensor) -> Tensor:
+    """The representation of a two-layer network, which may know the noise level."""
+    return model.encode(y, sigma) if len(inspect.signature(model.encode).parameters) > 1 else model.encode(y)
+
+
+def _not_reached(name: str) -> SpikinessError:
+    return SpikinessError(f"the forward pass does not reach layer {name!r}: choose another of layers(model)")
 
 
 def check_pool(pool: str) -> None:
@@ -213,29 +257,18 @@ def _reduced(
         found[name] = value.clone() if value.data_ptr() == features.data_ptr() else value
 
     if ENCODE in modules and modules[ENCODE] is None:
-        takes_sigma = len(inspect.signature(model.encode).parameters) > 1
-        take(ENCODE, model.encode(y, sigma) if takes_sigma else model.encode(y))
-    wanted = {name: module for name, module in modules.items() if module is not None}
+        take(ENCODE, _encode(model, y, sigma))
 
-    def keep(name: str) -> Callable:
-        def hook(module: nn.Module, inputs: object, output: object) -> None:
-            if name not in found:  # of a layer that is called several times, the first
-                take(name, output)
-            if len(found) == len(modules):
-                raise _Reached
+    def keep(name: str, output: object) -> None:
+        if name not in found:  # of a layer that is called several times, the first
+            take(name, output)
+        if len(found) == len(modules):
+            raise _Reached
 
-        return hook
-
-    hooks = [module.register_forward_hook(keep(name)) for name, module in wanted.items()]
-    try:
-        if wanted:
+    if len(found) < len(modules):
+        with contextlib.suppress(_Reached), _watched(modules, keep):
             model(y, sigma, **arguments)
-    except _Reached:
-        pass
-    finally:
-        for hook in hooks:
-            hook.remove()
     for name in modules:
         if name not in found:
-            raise SpikinessError(f"the forward pass does not reach layer {name!r}: choose another of layers(model)")
+            raise _not_reached(name)
     return found

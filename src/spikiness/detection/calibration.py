@@ -66,7 +66,7 @@ def survey(
     with the `cost` of reaching the layer as a share of a full pass, and NaN where all values are equal. Raises
     SpikinessError for unknown names and for features that are not finite.
     """
-    for kind, chosen in {"sigmas": sigmas, "pools": pools, "measures": measures}.items():
+    for kind, chosen in {"layers": layers, "sigmas": sigmas, "pools": pools, "measures": measures}.items():
         if not len(chosen):
             raise SpikinessError(f"{kind} is empty: give at least one to choose among, or leave it out")
     for name in pools:
@@ -76,8 +76,8 @@ def survey(
             every = ", ".join(MEASURES)
             raise SpikinessError(f"unknown measure {name!r}: one of {every}{suggest(name, MEASURES)}")
     x = as_model(model, torch.cat([memorized, generalized]))
-    layers = seeing_layers(model, x, layers) if isinstance(layers, str) else layers
-    price = {name: representations.cost(model, name, x[:2], sigmas[0]) for name in layers}
+    layers = seeing_layers(model, x, layers, sigmas) if isinstance(layers, str) else layers
+    price = representations.costs(model, layers, x[:2], sigmas[0])
     columns = [(pool, measure) for pool in pools for measure in measures]
 
     def all_measures(h: Tensor) -> Tensor:
@@ -117,10 +117,14 @@ def choose(
                     f"model {i} has {len(group)} {kind} images to calibrate on; a choice needs at least {FEWEST} of "
                     "each kind from each model: draw more samples, or leave the model out"
                 )
-    where = _shared_layers(cases, layers) if isinstance(layers, str) else layers
+    sigmas = [given["sigma"]] if given["sigma"] else sigmas
+    if given["layer"]:
+        layers = [given["layer"]]
+    elif isinstance(layers, str) and len(sigmas):
+        layers = _shared_layers(cases, layers, sigmas)
     among = {
-        "layers": [given["layer"]] if given["layer"] else where,
-        "sigmas": [given["sigma"]] if given["sigma"] else sigmas,
+        "layers": layers,
+        "sigmas": sigmas,
         "pools": [given["pool"]] if given["pool"] else pools,
         "measures": [given["measure"]] if given["measure"] else measures,
     }
@@ -161,7 +165,7 @@ def worst_of(surveys: pd.DataFrame, direction: int | str | None = None) -> pd.Da
     """
     found, models = [], surveys.model.nunique()
     for setting, mine in surveys.groupby(SETTING, sort=False):
-        if mine.auroc.isna().any() or len(mine) < models:
+        if mine.auroc.isna().any() or mine.model.nunique() < models:
             continue
         row = dict(zip(SETTING, setting, strict=True))
         up, down = mine.auroc.min(), 1 - mine.auroc.max()
@@ -181,30 +185,52 @@ def pick(table: pd.DataFrame, margin: float = MARGIN) -> tuple[Choice, pd.Series
     return Choice(row.layer, float(row.sigma), row["pool"], row.measure, int(row.direction)), row
 
 
-def seeing_layers(model: nn.Module, x: Tensor, among: str = MODULES) -> list[str]:
-    """The modules (or `encode`) that a pass reaches and whose features differ between images x [N, ...], in the model's
-    order; `among` its nonlinearities alone where asked. What hands on the features of another is left out.
+def seeing_layers(model: nn.Module, x: Tensor, among: str = MODULES, sigmas: Sequence[float] = SIGMAS) -> list[str]:
+    """The modules (or `encode`) whose features differ between images x [N, ...], in the model's order; `among` its
+    nonlinearities alone where asked.
+
+    Those count that a pass reaches at the lowest and at the highest of `sigmas`. Left out is what hands on the features
+    of another, what is infinite (masks), and the image itself in another order or scale: that would measure pixels and
+    not the model. Features that are NaN stay, and are refused where they are measured.
     """
     if among not in (MODULES, NONLINEARITIES):
         both = MODULES, NONLINEARITIES
         raise SpikinessError(
             f"unknown layers {among!r}: {' or '.join(both)}, or a list of names of layers(model){suggest(among, both)}"
         )
-    names = representations.layers(model, nonlinearities=among == NONLINEARITIES)
+    every = names = representations.layers(model, nonlinearities=among == NONLINEARITIES)
     few = as_model(model, x[:: max(1, len(x) // 8)][:8])
-    reached = representations.reached(model, names, few, 1.0)
-    found = representations.capture_each(model, reached, few, 1.0, lambda _, h: h.flatten(1))
+    probes = [(few, min(sigmas)), (few[: max(1, len(few) - 1)], max(sigmas))]  # of two sizes: rows must be images
+    for y, sigma in probes:
+        names = representations.reached(model, names, y, sigma)
+    seen = [representations.capture_each(model, names, y, sigma, lambda _, h, y=y: _marks(h, y)) for y, sigma in probes]
     seeing: list[str] = []
-    for name in sorted(reached, key=lambda name: name.count("."), reverse=True):  # a part before what is made of it
-        h = found[name]
-        if not (h == h[:1]).all() and not any(torch.equal(h, found[other]) for other in seeing):
+    for name in sorted(names, key=lambda name: name.count("."), reverse=True):  # a part before what is made of it
+        marks = [found[name] for found in seen]
+        useful = not any(mine[:, 0].any() or mine[:, 1].all() for mine in marks) and (marks[0] != marks[0][:1]).any()
+        handed_on = any(all(map(torch.equal, marks, (found[other] for found in seen))) for other in seeing)
+        if useful and not handed_on:
             seeing.append(name)
     if not seeing:
         raise SpikinessError(
-            f"no layer among the {among} of this model sees the image, or all of them are dead: give layers=[...] of "
-            "representations.layers(model)"
+            f"no layer among the {among} of this model sees the image, or all of them are dead, or all images are one: "
+            "give layers=[...] of representations.layers(model)"
         )
-    return [name for name in names if name in seeing]
+    return [name for name in every if name in seeing]
+
+
+def _marks(h: Tensor, y: Tensor) -> Tensor:
+    """What features h [N, ...] of images y [N, ...] are told apart by, [N, 4]: whether some are infinite and none NaN,
+    whether they are the image's own values in another order or scale, and two weighted sums."""
+    h, y = h.flatten(1).double(), y.flatten(1).double()
+    masked = h.isinf().any(dim=1) & ~h.isnan().any(dim=1)
+    pixels = torch.zeros_like(masked)
+    if h.shape == y.shape:
+        a, b = (v.abs().sort(dim=1).values for v in (h, y))
+        a, b = (v / v[:, -1:].clamp_min(torch.finfo(v.dtype).tiny) for v in (a, b))
+        pixels = ((a - b).abs() < 1e-5).all(dim=1)
+    at = torch.arange(h.shape[1], dtype=h.dtype, device=h.device)
+    return torch.stack([masked, pixels, (h * torch.cos(at)).sum(dim=1), (h * torch.sin(1.7 * at)).sum(dim=1)], dim=1)
 
 
 def as_model(model: nn.Module, x: Tensor) -> Tensor:
@@ -213,9 +239,9 @@ def as_model(model: nn.Module, x: Tensor) -> Tensor:
     return x if weight is None else x.to(weight.device, weight.dtype)
 
 
-def _shared_layers(cases: Sequence[Case], among: str) -> list[str]:
+def _shared_layers(cases: Sequence[Case], among: str, sigmas: Sequence[float]) -> list[str]:
     """Layers that see the image in every model, in the order of the first."""
-    first, *others = (seeing_layers(model, memorized, among) for model, memorized, _ in cases)
+    first, *others = (seeing_layers(model, torch.cat(groups), among, sigmas) for model, *groups in cases)
     shared = [name for name in first if all(name in other for other in others)]
     if not shared:
         raise SpikinessError("the models have no layer name in common: calibrate each kind of model by itself")

@@ -41,7 +41,7 @@ class Detector:
     `pools` and `measures` say among what. Without it the paper's choice holds (Algorithm 1: population Std of all units
     after the last nonlinearity of the first up block, at a low noise level, higher means memorized), and `calibrated`
     is False. For a model of another kind the layer is `encode` (two-layer networks), or else the middle one of its
-    nonlinearities, which is our choice and not the paper's.
+    nonlinearities (of its modules, where no nonlinearity is one), which is our choice and not the paper's.
 
     `draws` of the noise are averaged; the noise of an image depends on the image and `seed` alone. `model` is a module
     called as `model(y, sigma)`: a network with classes answers for the null label. A batch that lies in [0, 1] is taken
@@ -281,8 +281,10 @@ def trained_range(model: nn.Module) -> tuple[float, float]:
 
 
 def default_layer(model: nn.Module) -> str:
-    """The paper's: the last nonlinearity of the first up block; elsewhere `encode`, or the middle nonlinearity."""
+    """The paper's: the last nonlinearity of the first up block; elsewhere `encode`, or the middle nonlinearity, or,
+    where no nonlinearity is a module, the middle module."""
     names = [name for name in representations.layers(model, nonlinearities=True) if "embed" not in name]
+    names = names or representations.layers(model)
     if representations.ENCODE in names:
         return representations.ENCODE
     up = [name for name in names if re.search(r"(^|\.)up", name)]
@@ -290,7 +292,7 @@ def default_layer(model: nn.Module) -> str:
         block = re.match(r"(.*?(?:^|\.)up[^.]*\.\d+)?", up[0]).group()
         return [name for name in up if name.startswith(block)][-1]
     if not names:
-        raise SpikinessError("this model has no nonlinearity that is a module: name a layer, of layers(model)")
+        raise SpikinessError("this model has no modules inside it: there is no representation to look at")
     return names[len(names) // 2]
 
 

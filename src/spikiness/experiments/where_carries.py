@@ -206,8 +206,8 @@ def better_than(found: pd.DataFrame, measure: str = "std") -> list[str]:
 
 
 def unseen(kinds: Sequence[str], chosen: Sequence[str], seeds: Sequence[int], used: Sequence[int]) -> dict[str, list]:
-    """Seeds of networks, for each of `kinds`, that no choice and no figure has used: `seeds` for the `chosen` kinds,
-    none for the others; those `used` are left out."""
+    """Seeds of networks, for each of `kinds`, that no choice and no other figure of the chapter uses: `seeds` for the
+    `chosen` kinds, none for the others; those `used` are left out."""
     for kind in chosen:
         if kind not in kinds:
             raise SpikinessError(
@@ -233,7 +233,8 @@ def searches(table: pd.DataFrame, calibrated: Sequence[Network], fresh: Sequence
         limit = threshold(calibrated, choice)
         chosen = mine[(mine[calibration.SETTING] == [getattr(choice, key) for key in calibration.SETTING]).all(axis=1)]
         worst = (chosen.auroc if choice.direction > 0 else 1 - chosen.auroc).min()
-        row = {"searched": searched, "settings": mine.groupby(calibration.SETTING).ngroups, "worst": worst}
+        tried = len(detection.worst_of(mine.assign(model=mine.seed)))
+        row = {"searched": searched, "settings": tried, "worst": worst}
         row |= {"module": kinds.get(choice.layer, "other module"), "cost": chosen.cost.max()}
         rows += [{"kind": n.kind, "seed": n.seed, **row, **_used(choice, limit, n)[0]} for n in fresh]
     return pd.DataFrame(rows)
