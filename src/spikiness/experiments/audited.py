@@ -35,19 +35,23 @@ class Recipe:
 DIGITS = {"n_large": 1400, "copies": (4, 8, 16, 32, 64), "repeated": 10, "images_seen": 320_000}
 LARGER = {"n_large": 2020, "copies": (200,), "repeated": 20, "images_seen": 400_000}
 TINY = {"n_large": 60, "copies": (4, 16), "repeated": 3, "images_seen": 2000}  # for tests: it learns little
-RECIPES = {  # network, and whether images are larger than digits
-    ("unet", False): Recipe(width=16, **DIGITS),  # those of the chapter on duplicates
-    ("dit", False): Recipe(width=64, options={"depth": 3, "patch": 2}, **DIGITS),
-    ("unet", True): Recipe(width=32, options={"patch": 2}, **LARGER),
-    ("dit", True): Recipe(width=64, options={"depth": 3, "patch": 4}, **LARGER),
-    ("tiny-unet", False): Recipe(width=8, **TINY),
-    ("tiny-dit", False): Recipe(width=16, options={"depth": 1, "patch": 2}, **TINY),
+OFTEN = LARGER | {"copies": (500,)}  # a DiT copies no photograph that is repeated 200 times (looked at on seed 0)
+DIT = {"width": 64, "options": {"depth": 3, "patch": 4}}
+RECIPES = {  # network and sort of images
+    ("unet", "small"): Recipe(width=16, **DIGITS),  # those of the chapter on duplicates
+    ("dit", "small"): Recipe(width=64, options={"depth": 3, "patch": 2}, **DIGITS),
+    ("unet", "gray"): Recipe(width=32, options={"patch": 2}, **LARGER),
+    ("unet", "color"): Recipe(width=32, options={"patch": 2}, **LARGER),
+    ("dit", "gray"): Recipe(**DIT, **LARGER),
+    ("dit", "color"): Recipe(**DIT, **OFTEN),
+    ("tiny-unet", "small"): Recipe(width=8, **TINY),
+    ("tiny-dit", "small"): Recipe(width=16, options={"depth": 1, "patch": 2}, **TINY),
 }
 NAMES = {
     "unet": "U-Net", "dit": "DiT", "relu-dae": "ReLU-DAE", "mnist": "MNIST", "fashion-mnist": "Fashion-MNIST",
     "cifar10": "CIFAR-10", "cifar10-jpeg": "CIFAR-10 (JPEG)",
 }  # fmt: skip
-SMALL = 16  # pixels per side up to which images count as digits
+SMALL = 16  # pixels per side up to which images are learned as digits are
 
 
 @dataclass(frozen=True)
@@ -96,7 +100,8 @@ def recipe(kind: str) -> tuple[str, images.Images, Recipe]:
             f"unknown kind {kind!r}: it is network:data, the network one of {', '.join(known)}{suggest(network, known)}"
         )
     pool = images.load(data)
-    found = RECIPES.get((network, pool.x.shape[-1] > SMALL))
+    sort = "small" if pool.x.shape[-1] <= SMALL else "gray" if pool.x.shape[1] == 1 else "color"
+    found = RECIPES.get((network, sort))
     if found is None:
         raise SpikinessError(f"{kind!r}: a {network} is for images of at most {SMALL} pixels, take unet or dit")
     return network, pool, found
