@@ -10,7 +10,7 @@ from torch import Tensor
 
 from spikiness import detection, images, measures
 from spikiness.denoisers import EDM, Empirical
-from spikiness.detection.calibration import SPIKIER, WAYS, values
+from spikiness.detection.calibration import NONLINEARITIES, SPIKIER, WAYS, values
 from spikiness.experiments import copying, duplicates, models
 from spikiness.sampling import Noise
 
@@ -173,7 +173,8 @@ def calibrate(
     parts = []
     for network, drawn, mask in zip(calibration, samples, masks, strict=True):
         two = drawn[np.flatnonzero(mask)], drawn[np.flatnonzero(~mask)]
-        found = detection.survey(network.stages[-1], *two, sigmas=sigmas, measures=MEASURES, seed=network.seed)
+        among = {"layers": NONLINEARITIES, "sigmas": sigmas, "measures": MEASURES}
+        found = detection.survey(network.stages[-1], *two, **among, seed=network.seed)
         parts.append(found.assign(model=network.seed))
     return pd.concat(parts, ignore_index=True)
 
