@@ -35,7 +35,7 @@ class Recipe:
 DIGITS = {"n_large": 1400, "copies": (4, 8, 16, 32, 64), "repeated": 10, "images_seen": 320_000}
 LARGER = {"n_large": 2020, "copies": (200,), "repeated": 20, "images_seen": 400_000}
 TINY = {"n_large": 60, "copies": (4, 16), "repeated": 3, "images_seen": 2000}  # for tests: it learns little
-OFTEN = LARGER | {"copies": (500,)}  # a DiT copies no photograph that is repeated 200 times (looked at on seed 0)
+OFTEN = LARGER | {"n_large": 2010, "copies": (500,), "repeated": 10}  # of 20 that come 200 times a DiT copies none
 DIT = {"width": 64, "options": {"depth": 3, "patch": 4}}
 RECIPES = {  # network and sort of images
     ("unet", "small"): Recipe(width=16, **DIGITS),  # those of the chapter on duplicates
