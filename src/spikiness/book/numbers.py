@@ -7,7 +7,7 @@ from typing import Any
 from spikiness.errors import SpikinessError, suggest
 from spikiness.runs.store import Result
 
-REFERENCE = re.compile(r"\{\{\s*([A-Za-z][\w-]*(?:\.[\w-]+)*)\s*\}\}")
+REFERENCE = re.compile(r"\{\{\s*([A-Za-z][\w-]*(?:\.[\w-]+)*\??)\s*\}\}")
 SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
@@ -77,7 +77,8 @@ def substitute(text: str, page: str, results: Mapping[str, Result], blocks: Mapp
 
     Args:
         text: Markdown. `{{ chapter.metric }}` is the value with its interval, `{{ chapter.metric.FIELD }}` one of
-            FIELDS, `{{ name }}` one of `blocks`.
+            FIELDS, `{{ name }}` one of `blocks`. With a question mark at its end a metric that the run does not have,
+            since it looked at other kinds of network or data, reads "not in this run".
         page: name of the page, for errors.
         results: one verified result per chapter.
         blocks: generated Markdown by name.
@@ -108,7 +109,9 @@ def _value(reference: str, results: Mapping[str, Result], blocks: Mapping[str, s
         return blocks[chapter]
     if chapter in skipped:
         return "(not run here)"
-    name, _, field = rest.partition(".")
+    name, _, field = rest.removesuffix("?").partition(".")
+    if rest.endswith("?") and chapter in results and name not in results[chapter].metrics:
+        return "(not in this run)"
     metric = lookup(results, chapter, name)
     if not field:
         return full(metric)
