@@ -22,11 +22,11 @@ from pathlib import Path
 import nbformat
 from nbformat.v4 import new_code_cell, new_notebook
 
-from spikiness import sweeps
-from spikiness.runs import store
-from spikiness.runs.notebook import Source
-from spikiness.sweeps import driver, planning, table
-from spikiness.sweeps.grid import RESOURCES
+from spikiness_book.engine import sweeps
+from spikiness_book.engine.runs import store
+from spikiness_book.engine.runs.notebook import Source
+from spikiness_book.engine.sweeps import driver, planning, table
+from spikiness_book.engine.sweeps.grid import RESOURCES
 
 CELLS = [
     "import time\nfrom spikiness import runs",
@@ -77,7 +77,7 @@ def again(place: Path, runs: int = 300) -> None:
 
 
 def cli(*words) -> list[str]:
-    return [sys.executable, "-c", f"from spikiness.cli import main; main({[str(word) for word in words]!r})"]
+    return [sys.executable, "-c", f"from spikiness_book.cli import main; main({[str(word) for word in words]!r})"]
 
 
 def fabricate(task: planning.Task, metrics: int) -> None:
@@ -100,7 +100,7 @@ def collect(place: Path, runs: int = 10_000) -> None:
     for task in found:
         fabricate(task, 20)
     code = (
-        "import sys, time, resource, pickle\nfrom pathlib import Path\nfrom spikiness.sweeps import table\n"
+        "import sys, time, resource, pickle\nfrom pathlib import Path\nfrom spikiness_book.engine.sweeps import table\n"
         "tasks = pickle.load(open(sys.argv[1], 'rb'))\nstart = time.monotonic()\n"
         "made = table.collect(tasks)\ntable.write(made, Path(sys.argv[2]), 't')\n"
         "print(len(made.results), time.monotonic() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)"

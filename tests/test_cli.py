@@ -8,9 +8,10 @@ from types import ModuleType
 import pytest
 from sample_chapters import working
 
-from spikiness import __version__, runs
-from spikiness.cli import main
-from spikiness.runs import store
+from spikiness import __version__
+from spikiness_book.cli import main
+from spikiness_book.engine import runs
+from spikiness_book.engine.runs import store
 
 VALUES = ("-p", "n", "10", "-p", "sigmas", "0.5,2")
 
@@ -100,12 +101,12 @@ def test_bad_input_is_one_line_and_status_2(spikiness, place, words, says):
 
 
 def test_all_chapters_are_checked_before_the_first_starts(spikiness, place, monkeypatch):
-    monkeypatch.setattr("spikiness.runs.runner._make", lambda *args: pytest.fail("a run was started"))
+    monkeypatch.setattr("spikiness_book.engine.runs.runner._make", lambda *args: pytest.fail("a run was started"))
     assert spikiness("run", "good", "goood")[0] == 2
 
 
 def test_a_failed_chapter_is_status_1(spikiness, monkeypatch):
-    monkeypatch.setattr("spikiness.runs.runner._execute", lambda *args: "kernel died")
+    monkeypatch.setattr("spikiness_book.engine.runs.runner._execute", lambda *args: "kernel died")
     code, out, err = spikiness("run", "good", "-p", "n", "3")
     assert (code, out) == (1, "")
     assert "failed: kernel died; see " in err
@@ -196,12 +197,12 @@ def test_compare_takes_the_run_by_hand_where_there_is_no_other(spikiness, place,
 
 def test_the_book_is_made_elsewhere(spikiness, monkeypatch):
     called = []
-    book = ModuleType("spikiness.book")
+    book = ModuleType("spikiness_book.pages")
     book.build = lambda *args, **options: called.append(("build", *args[:2]))
     book.site = lambda *args, **options: called.append(("site",))
     book.publish = lambda *args, **options: called.append(("publish", args[0], options))
-    monkeypatch.setitem(sys.modules, "spikiness.book", book)
-    monkeypatch.setattr("spikiness.book", book, raising=False)
+    monkeypatch.setitem(sys.modules, "spikiness_book.pages", book)
+    monkeypatch.setattr("spikiness_book.pages", book, raising=False)
     assert spikiness("book", "a", "b", "--profile", "smoke", notebooks=False)[0] == 0
     assert spikiness("site", notebooks=False)[0] == 0
     assert spikiness("publish", notebooks=False)[0] == 0

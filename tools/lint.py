@@ -12,7 +12,7 @@ from pathlib import Path
 
 import nbformat
 
-from spikiness.book import scan
+from spikiness_book.pages import scan
 
 PROSE_AND_CODE = {".py", ".md", ".ipynb", ".yml", ".yaml", ".toml", ".cff", ""}  # vendored scripts keep their own words
 LEFTOVER = re.compile(r"\b(?:TO[D]O|FIX[M]E|XX[X])\b")

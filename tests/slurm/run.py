@@ -15,9 +15,9 @@ from pathlib import Path
 import nbformat
 from nbformat.v4 import new_code_cell, new_notebook
 
-from spikiness import sweeps
 from spikiness.files import read_json
-from spikiness.sweeps import driver, machine, table
+from spikiness_book.engine import sweeps
+from spikiness_book.engine.sweeps import driver, machine, table
 
 RUNS, SLOW = 24, 7
 CELLS = [
@@ -64,7 +64,7 @@ def through_slurm(place: Path, file: Path, notebooks: Path) -> bytes:
     start = time.monotonic()
     words = ["sweep", "run", str(file), "--profile", str(profile), "--notebooks", str(notebooks)]
     done = subprocess.run(
-        [sys.executable, "-c", f"from spikiness.cli import main; main({words!r})"],
+        [sys.executable, "-c", f"from spikiness_book.cli import main; main({words!r})"],
         capture_output=True,
         text=True,
         check=False,

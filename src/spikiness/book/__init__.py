@@ -1,5 +1,0 @@
-"""The book: chapters run and staged with their numbers, pages built with warnings as errors, and scanned."""
-
-from spikiness.book.make import build, publish, site
-
-__all__ = ["build", "publish", "site"]

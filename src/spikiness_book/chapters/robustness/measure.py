@@ -1,0 +1,363 @@
+"""Do the minimizers of Theorem 3.1 depend on how one descends to them? Optimizer, rate, start, noise (Appendix B.1)."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from spikiness import measures, theory
+from spikiness.errors import Diverged, SpikinessError, suggest
+from spikiness.networks.relu_dae import ReLUDAE
+from spikiness.training import Member, default_lr, descend, gradient_norm
+from spikiness_book.chapters.generalization import measure as generalization
+from spikiness_book.chapters.memorization import measure as memorization
+from spikiness_book.engine.cache import cached
+
+MEMORIZING, GENERALIZING = "memorizing", "generalizing"
+BATCH = {MEMORIZING: 16, GENERALIZING: 128}
+LARGER_BATCH = 16  # times the memorizing regime's batch, where the batch itself is the question
+SHARES = (0.4, 0.3, 0.2, 0.1)  # of an image's gain, in the columns of a network that starts split
+JITTER = 0.01  # of a column's length, added to each split column: exact copies could never part
+STARTS = ("default", "orthogonal", "split")
+REACHED, STATIONARY = 0.1, 0.01  # largest operator error of a network that has the structure; of |gradient| at rest
+LOSS_DRAWS = 4000  # samples with noise behind each loss
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One way to train, told from the others by its name; all but what it names is as in the first, Adam."""
+
+    name: str
+    group: str
+    optimizer: str = "adam"
+    rate: float = 1.0  # times the optimizer's own learning rate
+    decay: float = 0.0  # decoupled, of adamw
+    decay_only: bool = False  # leave lambda out of the objective, and give adamw the decay that L2 would need
+    start: str = "default"
+    scale: float = 1.0  # times the start
+    sigma: float = 1.0  # times the chapter's noise level
+    tied: bool = True
+    batch: int = 1  # times the regime's batch
+    regimes: tuple[str, ...] = (MEMORIZING, GENERALIZING)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One network: how and what it learns, and once trained itself."""
+
+    setting: Setting
+    regime: str
+    seed: int
+    sigma: float
+    lam: float
+    width: int
+    clusters: tuple[Tensor, ...]  # K of [n_k, d]
+    network: ReLUDAE | None = None
+
+    @property
+    def x(self) -> Tensor:
+        return torch.cat(self.clusters)
+
+    @property
+    def member(self) -> Member:
+        return Member(self.x, self.width, self.sigma, self.lam, self.seed)
+
+    @property
+    def widths(self) -> list[int]:
+        """The units p_k of the prediction: one per image, or what each mode's directions deserve."""
+        if self.regime == MEMORIZING:
+            return [1] * len(self.clusters)
+        return theory.rank_directions(self.clusters, self.width, self.sigma, self.lam)
+
+
+def settings(sigma: float, sigmas: Sequence[float], rates: Sequence[float], scales: Sequence[float]) -> list[Setting]:
+    """All ways to train of the chapter; `rates` and `scales` multiply the learning rate and the start's weights."""
+    few = (MEMORIZING,)
+    alone = {"optimizer": "adamw", "decay_only": True}
+    return [
+        Setting("Adam", "optimizer"),
+        Setting("AdamW, penalty kept", "optimizer", "adamw", decay=0.01),  # torch's own decay, beside lambda
+        Setting("RMSprop", "optimizer", "rmsprop"),
+        Setting("SGD, momentum 0.9", "optimizer", "sgd"),
+        Setting("AdamW, decay for penalty", "decay only", **alone),
+        Setting("same, larger batch", "decay only", batch=LARGER_BATCH, regimes=few, **alone),
+        *(Setting(f"Adam, rate x {rate:g}", "learning rate", rate=rate) for rate in rates),
+        Setting(f"SGD, rate x {max(rates):g}", "learning rate", "sgd", rate=max(rates)),
+        *(Setting(f"start x {scale:g}", "start", scale=scale) for scale in scales),
+        Setting("orthogonal start", "start", start="orthogonal"),
+        *(Setting(f"noise level {s:g}", "noise", sigma=s / sigma) for s in sigmas if s != sigma),
+        Setting("untied weights", "weights", tied=False),
+        Setting("Adam, larger batch", "batch", batch=LARGER_BATCH, regimes=few),
+    ]
+
+
+def split_settings() -> list[Setting]:
+    """The optimizers from a start at the prediction, each image's gain split over several columns (memorizing)."""
+    names = {"Adam": "adam", "RMSprop": "rmsprop", "SGD, momentum 0.9": "sgd"}
+    few = (MEMORIZING,)
+    return [Setting(name, "split", optimizer, start="split", regimes=few) for name, optimizer in names.items()]
+
+
+def plan(
+    pool: Tensor, ways: Sequence[Setting], seeds: Sequence[int], sigma: float,
+    n: int, width: int, lam: float, n_mixture: int, width_mixture: int, lam_mixture: float,
+) -> list[Case]:  # fmt: skip
+    """Every setting and seed: n separable images of pool [N, ...] in the memorizing regime, three Gaussian modes,
+    sampled `n_mixture` times, in the generalizing one."""
+    data = {}
+    for seed in seeds:
+        here = generalization.world(generalization.Setting(), seed)
+        data[MEMORIZING, seed] = tuple(memorization.choose(pool, n, seed, "separable")[:, None])
+        data[GENERALIZING, seed] = generalization.split(here, n_mixture, seed)[0]
+    sizes = {MEMORIZING: (lam, width), GENERALIZING: (lam_mixture, width_mixture)}
+    return [
+        Case(way, regime, seed, sigma * way.sigma, *sizes[regime], data[regime, seed])
+        for way in ways
+        for regime in way.regimes
+        for seed in seeds
+    ]
+
+
+def train(cases: Sequence[Case], steps: dict[str, int]) -> list[Case]:
+    """The cases with their networks; those that share a way to descend are trained side by side, and kept.
+
+    `steps` is that of each regime.
+    """
+    groups: dict[tuple, list[int]] = {}
+    for i, case in enumerate(cases):
+        way = case.setting
+        key = (case.regime, way.optimizer, way.rate, _decay(case), way.start, way.scale, way.tied, way.batch)
+        groups.setdefault(key, []).append(i)
+    networks: dict[int, ReLUDAE] = {}
+    for (regime, optimizer, rate, decay, start, scale, tied, batch), which in groups.items():
+        members = [cases[i].member for i in which]
+        if cases[which[0]].setting.decay_only:
+            members = [replace(member, lam=0.0) for member in members]
+        fitted = cached(
+            fit_from, members, start=start, scale=scale, tied=tied, optimizer=optimizer, decay=decay,
+            lr=rate * own_rate(optimizer, members), batch=batch * BATCH[regime], steps=steps[regime],
+        )  # fmt: skip
+        networks |= dict(zip(which, fitted, strict=True))
+    return [replace(case, network=networks[i]) for i, case in enumerate(cases)]
+
+
+def _decay(case: Case) -> float:
+    """The decoupled decay of a case; alone it is that by which L2 would give lambda: 4 lambda for tied weights."""
+    return 4 * case.lam if case.setting.decay_only else case.setting.decay
+
+
+def own_rate(optimizer: str, members: Sequence[Member]) -> float:
+    """The learning rate that the chapter's rates multiply: `default_lr`, and for plain descent what its step bears.
+
+    Along the leading direction of energy e the loss of tied weights has curvature 8 e at its minimum, and momentum .9
+    is stable below 3.8 over that; .1 / e is a fifth of it.
+    """
+    if optimizer != "sgd":
+        return default_lr(members[0].x.shape[1])
+    return 0.1 / max(float(torch.linalg.matrix_norm(m.x.double(), 2) ** 2 / len(m.x)) for m in members)
+
+
+def fit_from(
+    members: Sequence[Member], *, start: str, scale: float, tied: bool, optimizer: str, lr: float, decay: float,
+    batch: int, steps: int,
+) -> list[ReLUDAE]:  # fmt: skip
+    """Descend objective (6) from a start of one's own; a network that diverges is kept, with the step in its record.
+
+    Raises `SpikinessError` for a start that is not one of STARTS, and where `descend` refuses its arguments.
+    """
+    networks = [started(member, start, scale, tied) for member in members]
+    loop = descend(networks, members, optimizer=optimizer, lr=lr, decay=decay, batch=batch, steps=steps)
+    done = 0
+    try:
+        for state in loop:
+            done = state.step + 1
+    except Diverged:
+        if len(members) > 1:  # one stops all: each goes on alone, which is what it does among the others
+            ways = {"start": start, "scale": scale, "tied": tied, "optimizer": optimizer, "lr": lr, "decay": decay}
+            return [fit_from([member], **ways, batch=batch, steps=steps)[0] for member in members]
+    for network in networks:
+        network.record = {"steps": steps, "done": done, "lr": lr, "optimizer": optimizer, "start": start}
+    return networks
+
+
+def started(member: Member, start: str, scale: float = 1.0, tied: bool = True) -> ReLUDAE:
+    """A network before training: Linear's default, orthonormal columns or rows, or the prediction with split columns.
+
+    Split: column r_i x_i of Corollary 3.2 in len(SHARES) collinear pieces with the squared lengths SHARES, jittered.
+    """
+    if start not in STARTS:
+        raise SpikinessError(f"unknown start {start!r}: one of {', '.join(STARTS)}{suggest(start, STARTS)}")
+    generator = torch.Generator().manual_seed(member.seed * 4)  # as a network of `fit_dae` with this seed starts
+    network = ReLUDAE(member.x.shape[1], member.width, tied, generator=generator).to(member.x.dtype)
+    for weight in network.parameters():
+        if start == "orthogonal":
+            torch.nn.init.orthogonal_(weight, generator=generator)
+        elif start == "split":
+            weight.data = _split(member, generator)
+        weight.data *= scale
+    return network
+
+
+def _split(member: Member, generator: torch.Generator) -> Tensor:
+    """W [d, p]: for every image of member its split columns, then zeros."""
+    pieces = len(member.x) * len(SHARES)
+    if member.width < pieces:
+        raise SpikinessError(f"width = {member.width}; {len(member.x)} images in {len(SHARES)} columns need {pieces}")
+    stored = theory.stored_gains(member.x, member.sigma, member.lam).sqrt() * member.x.T  # [d, n]
+    w = stored.repeat_interleave(len(SHARES), dim=1) * torch.tensor(SHARES).sqrt().repeat(len(member.x)).to(stored)
+    noise = torch.randn(w.shape, generator=generator, dtype=w.dtype)
+    w = w + JITTER * w.norm(dim=0) * noise / noise.norm(dim=0)
+    return torch.nn.functional.pad(w, (0, member.width - pieces))
+
+
+def summary(case: Case) -> dict[str, object]:
+    """One row per network: state, operator error, columns, gains, objective over its prediction, stationarity.
+
+    A network that diverged has NaN for all but its state.
+    """
+    labels = {"setting": case.setting.name, "group": case.setting.group, "regime": case.regime, "seed": case.seed}
+    labels |= {"sigma": case.sigma, "lr": case.network.record["lr"]}
+    weights = case.network.w1.detach(), case.network.w2.detach()
+    if case.network.record["done"] < case.network.record["steps"] or not all(w.isfinite().all() for w in weights):
+        return {**labels, "diverged": True, "stationary": False, "reached": False}
+    fit = (case.clusters, case.widths, case.sigma, case.lam)
+    x, reference = case.x, started(case.member, "default", tied=case.network.tied)
+    error = max(theory.operator_error(*weights, *fit))
+    predicted = theory.predicted_loss(*fit) + 2 * case.lam * sum(float(g.sum()) for g in theory.gains(*fit))
+    data = x.repeat(max(1, LOSS_DRAWS // len(x)), 1)
+    rest = gradient_norm(case.network, case.member) / gradient_norm(reference, case.member)
+    own = _memorizing(case) if case.regime == MEMORIZING else _generalizing(case)
+    return {
+        **labels,
+        "diverged": False,
+        "stationary": rest <= STATIONARY,
+        "reached": error <= REACHED,
+        "operator_error": error,
+        "active": int((_energy(case) > 1e-3).sum()),
+        "objective_ratio": theory.objective(*weights, data, case.sigma, case.lam, seed=case.seed).value / predicted,
+        "stationarity": rest,
+        **own,
+    }
+
+
+def _energy(case: Case) -> Tensor:
+    """Share of |W2_j| |W1_j| of each unit [p]: for tied weights, of the energy."""
+    size = case.network.w1.detach().double().norm(dim=0) * case.network.w2.detach().double().norm(dim=0)
+    return size / size.sum().clamp_min(1e-300)
+
+
+def _memorizing(case: Case) -> dict[str, float]:
+    """Columns per stored image, counted and effective, cosine, worst gain, and the lambda that the gains stand for."""
+    shares, x = column_shares(case), case.x.double()
+    learned, energy = _gains(case), x.square().sum(dim=1)
+    predicted = theory.stored_gains(case.x, case.sigma, case.lam).double() * energy
+    implied = (energy - learned * (energy + case.sigma**2)) / len(x)  # eq 7 solved for lambda
+    return {
+        "columns": float((shares > 0.01).sum(dim=1).double().mean()),
+        "effective_columns": float((1 / shares.square().sum(dim=1).clamp_min(1e-300))[shares.sum(dim=1) > 0].mean()),
+        "cosine": float(_energy(case) @ measures.stored_columns(case.network.w1, case.x).cosine),
+        "gain_error": float((learned / predicted.clamp_min(1e-12) - 1).abs().max()),
+        "implied_lam": float(implied.median()),
+    }
+
+
+def _gains(case: Case) -> Tensor:
+    """u^T W2 D W1^T u [n] of each image's direction u, D the units active at the image: Theorem 3.1's w^2."""
+    w1, w2, x = case.network.w1.detach().double(), case.network.w2.detach().double(), case.x.double()
+    u = x / x.norm(dim=1, keepdim=True)
+    return (torch.relu(u @ w1) * (u @ w2)).sum(dim=1)
+
+
+def column_shares(case: Case) -> Tensor:
+    """Shares [n, p] of each image's gain in the columns that store it, rows that sum to 1 (or 0: nothing stored)."""
+    columns = measures.stored_columns(case.network.w1, case.x)
+    mine = (columns.nearest[None] == torch.arange(len(case.x))[:, None]) & (columns.cosine > memorization.STORES)
+    held = _energy(case) * mine  # [n, p]
+    return held / held.sum(dim=1, keepdim=True).clamp_min(1e-300)
+
+
+def _generalizing(case: Case) -> dict[str, float]:
+    """Share of the columns' energy in the predicted directions, and the worst gain, relative to its mode's largest:
+    most directions of a mode are weak, and have gains near zero."""
+    w1, w2 = case.network.w1.detach().double(), case.network.w2.detach().double()
+    modes = list(theory.fit(case.clusters, case.widths, case.sigma, case.lam))
+    active, worst, axes = theory.active_units(w1, case.clusters), 0.0, []
+    for on, mode in zip(active, modes, strict=True):
+        keep = mode.gain > 0
+        u = mode.axes[:, keep]  # [d, directions]
+        learned = ((u.T @ w2[:, on]) * (u.T @ w1[:, on])).sum(dim=1)
+        worst = max(worst, float(((learned - mode.gain[keep]) / mode.gain[0]).abs().max()))
+        axes.append(u)
+    basis = torch.linalg.qr(torch.cat(axes, dim=1)).Q
+    return {"gain_error": worst, "in_span": float((basis.T @ w1).square().sum() / w1.square().sum())}
+
+
+def overview(table: pd.DataFrame) -> pd.DataFrame:
+    """One row per setting and regime: means over the seeds that did not diverge, their intervals, and counts of states.
+
+    `operator_error` has the bootstrap's interval over seeds, `low` to `high`, NaN for fewer than two.
+    """
+    rows = []
+    numbers = ["gain_error", "active", "columns", "effective_columns", "cosine", "in_span", "objective_ratio",
+               "stationarity", "implied_lam"]  # fmt: skip
+    table = table.reindex(
+        columns=table.columns.union(["operator_error", *numbers], sort=False)
+    )  # all may have diverged
+    for (group, name, regime), part in table.groupby(["group", "setting", "regime"], sort=False):
+        error = part.operator_error.dropna().to_numpy()
+        low, high = measures.bootstrap(error) if len(error) > 1 else (math.nan, math.nan)
+        states = {state: int(part[state].sum()) for state in ("reached", "stationary", "diverged")}
+        row = {"group": group, "setting": name, "regime": regime, "seeds": len(part), **states}
+        row |= {"operator_error": error.mean() if len(error) else math.nan, "low": low, "high": high}
+        rows.append({**row, **{key: part[key].mean() for key in numbers}})
+    return pd.DataFrame(rows)
+
+
+def readable(rows: pd.DataFrame, regime: str) -> pd.DataFrame:
+    """The rows of `overview` of one regime as the page's table shows them: text, counts as "3 of 3"."""
+    part = rows[rows.regime == regime]
+    errors = zip(part.operator_error, part.low, part.high, strict=True)
+    shown = {
+        "setting": part.setting,
+        "operator error": [
+            f"{_plain(e)} ({_plain(low)} to {_plain(high)})" if np.isfinite(low) else _plain(e)
+            for e, low, high in errors
+        ],
+        "gain error": part.gain_error.map(_plain),
+        "objective / predicted": part.objective_ratio.map(_plain),
+        "columns in use": part.active.map(_plain),
+    }
+    if regime == MEMORIZING:
+        shown |= {"columns per image": part["columns"].map(_plain), "cosine": part.cosine.map(_plain)}
+    else:
+        shown |= {"energy in predicted directions": part.in_span.map(_plain)}
+    shown["gradient left"] = part.stationarity.map(_plain)
+    for state in ("reached", "diverged"):
+        shown[state] = [f"{v} of {n}" for v, n in zip(part[state], part.seeds, strict=True)]
+    return pd.DataFrame(shown).set_index("setting")
+
+
+def _plain(value: float) -> str:
+    """Three digits, or two where small."""
+    if not np.isfinite(value):
+        return "-"
+    return f"{value:.3g}" if 0.1 <= abs(value) < 1e4 or value == 0 else f"{value:.2g}"
+
+
+def before_and_after(cases: Sequence[Case]) -> pd.DataFrame:
+    """Shares of each image's gain over its columns before and after training from a split start, in order of size.
+
+    Long form: setting, seed, image, column (1 is the largest), start, end.
+    """
+    rows = []
+    for case in cases:
+        before = replace(case, network=started(case.member, "split", tied=case.setting.tied))
+        first, last = (column_shares(c).sort(dim=1, descending=True).values[:, : len(SHARES)] for c in (before, case))
+        for i, j in np.ndindex(*first.shape):
+            row = {"setting": case.setting.name, "seed": case.seed, "image": i, "column": j + 1}
+            rows.append({**row, "start": float(first[i, j]), "end": float(last[i, j])})
+    return pd.DataFrame(rows)

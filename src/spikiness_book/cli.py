@@ -1,0 +1,311 @@
+"""The `spikiness` command: run chapters, see what there is, compare a rerun with another, build the book."""
+
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+from typer import echo
+
+from spikiness import __version__
+from spikiness.errors import RunFailed, SpikinessError, suggest
+from spikiness_book.engine.runs import compare as comparison
+from spikiness_book.engine.runs import locks, notebook, parameters, processes, runner, store
+from spikiness_book.engine.sweeps.cli import app as sweeps
+
+app = typer.Typer(
+    help="Experiments on when diffusion models memorize and when they generalize.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+app.add_typer(sweeps, name="sweep")
+
+Profile = Annotated[str, typer.Option(help="Sizes: smoke (seconds), demo (laptop) or paper (hours).")]
+Notebooks = Annotated[Path | None, typer.Option(help="Folder of the chapters; the checkout's own by default.")]
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        echo(f"spikiness {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and stop.", is_eager=True, callback=_version)
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def run(
+    chapters: Annotated[list[str], typer.Argument(metavar="CHAPTER", help="Which; `spikiness list` names them.")],
+    parameter: Annotated[
+        list[str] | None,
+        typer.Option("-p", "--parameter", metavar="NAME VALUE", help="Replace a parameter; lists as 5,10. Repeatable."),
+    ] = None,
+    profile: Profile = "demo",
+    timeout: Annotated[float | None, typer.Option(help="Stop a chapter after so many seconds.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Run again what is there already.")] = False,
+    notebooks: Notebooks = None,
+) -> None:
+    """Run chapters, one after another, and show what they measured.
+
+    For example: spikiness run memorization -p n 10 -p sigmas 0.2,1.0
+    """
+    asked = [_pair(text) for text in parameter or []]
+    values = {}
+    for chapter in chapters:  # all input is checked before the first one starts
+        values[chapter] = parameters.parse(_declared(chapter, notebooks), asked, chapter)
+        notebook.resolve(chapter, values[chapter], profile, notebooks)
+    failed = []
+    for chapter in values:
+        try:
+            result = runner.run(chapter, values[chapter], profile, notebooks=notebooks, timeout=timeout, force=force)
+        except RunFailed as error:
+            failed.append(str(error))
+            continue
+        echo(f"\n{_text(result.table())}\n\nnotebook: {result.notebook}")
+    for line in failed:
+        echo(f"spikiness: {line}", err=True)
+    if failed:
+        raise typer.Exit(1)
+
+
+@app.command("list")
+def list_(notebooks: Notebooks = None) -> None:
+    """List the chapters, and the state of their runs in each profile."""
+    import pandas as pd
+
+    rows, notes, standard = [], [], set()
+    for chapter in notebook.chapters(notebooks):
+        row = {"chapter": chapter}
+        for profile in store.PROFILES:
+            try:
+                found = notebook.find(chapter, None, profile, notebooks)
+            except SpikinessError as error:
+                row[profile] = "-"
+                notes.append(str(error))
+                continue
+            standard.add((profile, found.id))
+            row[profile] = found.state
+            if found.reason:
+                notes.append(f"{chapter} ({profile}, {found.id}): {found.reason}")
+        rows.append(row)
+    echo(_text(pd.DataFrame(rows, columns=["chapter", *store.PROFILES])))
+    others = [s for s in store.every() if (s.folder.parents[2].name, s.id) not in standard]
+    if others:
+        echo("\nother runs (other parameters, or older code):")
+        table = [{"run": s.id, "chapter": s.folder.parent.name, "state": s.state, "reason": s.reason} for s in others]
+        echo(_text(pd.DataFrame(table)))
+    for note in dict.fromkeys(notes):
+        echo(note, err=True)
+
+
+@app.command()
+def show(
+    target: Annotated[str, typer.Argument(metavar="CHAPTER|RUN", help="A chapter, the id of a run, or its folder.")],
+    notebooks: Notebooks = None,
+) -> None:
+    """Show a chapter's parameters and runs, or what one run measured."""
+    if target not in notebook.chapters(notebooks) and (found := _runs(target)):
+        for state in found:
+            _show_run(state)
+        return
+    import pandas as pd
+
+    rows = notebook.describe(target, notebooks)
+    echo(_text(pd.DataFrame(rows, columns=["name", "type", "default", "help"], dtype=object)))
+    for profile in store.PROFILES:
+        try:
+            state = notebook.find(target, None, profile, notebooks)
+        except SpikinessError as error:
+            echo(f"\n{profile}: {error}")
+            continue
+        echo(f"\n{profile}: {state.state}{f' ({state.reason})' if state.reason else ''}, run {state.id}")
+        if state.state == "complete":
+            result = store.load(state.folder)
+            echo(f"{_text(result.table())}\nnotebook: {result.notebook}")
+
+
+@app.command()
+def compare(
+    mine: Annotated[str, typer.Argument(metavar="A", help="A chapter, the id of a run, or its folder.")],
+    other: Annotated[
+        str | None, typer.Argument(metavar="B", help="Likewise; the chapter's published result by default.")
+    ] = None,
+    profile: Annotated[
+        str | None, typer.Option(help="Which run of a chapter; as the published one by default.")
+    ] = None,
+    notebooks: Notebooks = None,
+) -> None:
+    """Compare a rerun with the published result, or with another run.
+
+    A metric agrees within its tolerance; the exit status is 1 where one does not.
+    """
+    if other is not None:
+        a, b = (_result(target, profile or "demo", notebooks) for target in (mine, other))
+    elif mine in notebook.chapters(notebooks):
+        b = _published(mine)
+        a = _result(mine, profile or b.profile, notebooks)
+    else:
+        a = _result(mine, "demo", notebooks)
+        b = _published(a.chapter)
+    if differences := comparison.differences(a, b):
+        echo("the parameters differ: " + "; ".join(differences))
+    table = comparison.agreement(a, b)
+    shown = {name: [f"{value:.6g}" for value in table[name].fillna(float("nan"))] for name in ("mine", "other")}
+    echo(_text(table.assign(agrees=["yes" if agrees else "NO" for agrees in table["agrees"]], **shown)))
+    echo(f"{int(table['agrees'].sum())} of {len(table)} metrics agree: {a.folder} and {b.folder}")
+    if not table["agrees"].all():
+        raise typer.Exit(1)
+
+
+@app.command()
+def book(
+    chapters: Annotated[list[str] | None, typer.Argument(metavar="[CHAPTER]", help="All by default.")] = None,
+    profile: Profile = "demo",
+) -> None:
+    """Run the chapters that have no result yet, and build the book."""
+    from spikiness_book import pages as builder
+
+    builder.build(profile, chapters or None, store.home())
+
+
+@app.command()
+def site() -> None:
+    """Build the online book from published/, running nothing."""
+    from spikiness_book import pages as builder
+
+    builder.site(store.home())
+
+
+@app.command()
+def publish(
+    chapters: Annotated[list[str] | None, typer.Argument(metavar="[CHAPTER]", help="All by default.")] = None,
+    profile: Profile = "paper",
+) -> None:
+    """Put the results of the paper-scale runs into published/."""
+    from spikiness_book import pages as builder
+
+    builder.publish(chapters or None, store.home(), profile=profile)
+
+
+@app.command()
+def unlock(
+    target: Annotated[str, typer.Argument(metavar="RUN", help="The id of a run, as `spikiness list` shows it.")],
+) -> None:
+    """Remove the lock of a run whose owner is gone but cannot be seen from here, on another machine.
+
+    Nobody needs this on one machine: there, a dead process's lock is taken over at once, and elsewhere after two
+    minutes without a heartbeat.
+    """
+    known = store.PROFILES if re.fullmatch(r"[0-9a-f]{4,16}", target) else ()
+    found = [path for profile in known for path in store.home().glob(f"{profile}/runs/*/{target}*.lock")]
+    if not found:
+        raise SpikinessError(f"no lock of a run {target!r} in {store.home()}")
+    for path in found:
+        who = locks.holder(path)
+        if who and locks.alive(who):
+            raise SpikinessError(f"{path.stem} is being run by {locks.name(who)}: stop that process instead")
+        locks.unlock(path)
+        echo(f"unlocked {path.stem}")
+
+
+def main(argv: Sequence[str] | None = None) -> NoReturn:
+    """Run the command; bad input is one line on stderr and exit status 2."""
+    processes.exit_on_sigterm()
+    try:
+        app(args=_joined(sys.argv[1:] if argv is None else argv), prog_name="spikiness")
+    except SpikinessError as error:
+        echo(f"spikiness: {error}", err=True)
+        sys.exit(2)
+    sys.exit(0)
+
+
+def _joined(argv: Sequence[str]) -> list[str]:
+    """`-p NAME VALUE` as `-p NAME=VALUE`: typer has no repeatable options of two values."""
+    words, joined = list(argv), []
+    while words:
+        word = words.pop(0)
+        joined.append(word)
+        if (
+            word in ("-p", "--parameter")
+            and len(words) > 1
+            and not (re.match(r"\w+=", words[0]) or words[1][:2] == "--")
+        ):
+            joined.append(f"{words.pop(0)}={words.pop(0)}")
+    return joined
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise SpikinessError(f"-p {text}: write -p NAME VALUE")
+    return name, value
+
+
+def _declared(chapter: str, notebooks: Path | None) -> list[parameters.Parameter]:
+    return parameters.read(notebook.read(chapter, notebooks), chapter)
+
+
+def _runs(target: str) -> list[store.State]:
+    """The runs whose id starts with `target`."""
+    return [s for s in store.every() if s.id.startswith(target)] if re.fullmatch(r"[0-9a-f]{4,16}", target) else []
+
+
+def _show_run(state: store.State) -> None:
+    echo(f"{state.folder.parent.name}, run {state.id}: {state.state}{f' ({state.reason})' if state.reason else ''}")
+    if state.state == "complete":
+        result = store.load(state.folder)
+        for name, value in result.parameters.items():
+            echo(f"  {name} = {value!r}")
+        echo(f"\n{_text(result.table())}\n")
+    echo(f"notebook: {state.folder / 'executed.ipynb'}")
+
+
+def _result(target: str, profile: str, notebooks: Path | None) -> store.Result:
+    """The verified result that `target` names: a folder, the id of a run, or a chapter (its run, or that by hand)."""
+    if (Path(target) / "result.json").is_file():
+        return store.load(Path(target))
+    known = notebook.chapters(notebooks)
+    if target not in known:
+        complete = [s for s in _runs(target) if s.state == "complete"]
+        if len(complete) != 1:
+            raise SpikinessError(
+                f"{target!r} names {len(complete) or 'no'} complete runs{suggest(target, known)}: "
+                "give a chapter, the id of a run (spikiness list), or its folder"
+            )
+        return store.load(complete[0].folder, complete[0].id)
+    state = notebook.find(target, None, profile, notebooks)
+    if state.state == "complete":
+        return store.load(state.folder, state.id)
+    by_hand = store.under(store.home(), "by-hand", target)
+    if (by_hand / "result.json").is_file():
+        return store.load(by_hand)
+    raise RunFailed(f"{target} has no result ({profile}: {state.state}): spikiness run {target} --profile {profile}")
+
+
+def _published(chapter: str) -> store.Result:
+    folder = (store.checkout() or store.checkout(Path(__file__).parent) or Path.cwd()) / "published" / chapter
+    if not folder.is_dir():
+        raise SpikinessError(f"{chapter} is not published ({folder}): name the other run, spikiness compare A B")
+    return store.load(folder)
+
+
+def _text(table: Any) -> str:
+    """A table for a terminal: every word of it, left-aligned."""
+    if not len(table):
+        return "nothing recorded"
+    rows = [list(table.columns), *([str(cell) for cell in row] for row in table.itertuples(index=False))]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )

@@ -1,0 +1,1 @@
+"""Runs, trained networks and batches: parameters in, verified result out; knows no chapter."""

@@ -1,0 +1,380 @@
+"""A chapter's parameters: read from its own typed parameters cell; anything else is refused before a kernel starts."""
+
+import ast
+import builtins
+import json
+import keyword
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+from spikiness.errors import SpikinessError, suggest
+from spikiness_book.engine.runs.sources import imported_names
+from spikiness_book.engine.runs.store import profile_name
+
+TYPES = {
+    "int": int,
+    "float": float,
+    "str": str,
+    "bool": bool,
+    "list[int]": list[int],
+    "list[float]": list[float],
+    "list[str]": list[str],
+}
+PUBLISHED = "published"  # what `demo` may say in profiles.yaml
+WORDS = {"int": "whole number", "float": "finite number", "str": "text", "bool": "true or false"}
+
+
+class Parameter(NamedTuple):
+    """One line of a parameters cell: `n: int = 5  # training images`."""
+
+    name: str
+    type: str
+    default: Any
+    help: str
+
+
+class Meaning(NamedTuple):
+    """What a parameter of this name is in every chapter: its types, the limits of each number in it, and the words."""
+
+    types: tuple[str, ...]
+    limits: dict[str, float]
+    words: str
+    unique: bool = False
+
+
+_count, _counts = (Meaning((kind,), {"ge": 1}, "of at least 1") for kind in ("int", "list[int]"))
+_positive, _positives = (Meaning((kind,), {"gt": 0}, "above 0") for kind in ("float", "list[float]"))
+_penalty, _penalties = (Meaning((kind,), {"ge": 0}, "of at least 0") for kind in ("float", "list[float]"))
+_seed = Meaning(("int",), {"ge": 0, "lt": 2**63}, "of at least 0")
+_seeds = Meaning(("list[int]",), _seed.limits, "of at least 0, none twice", unique=True)
+
+# One name, one meaning, in every chapter. A name that is not here is held to its declared type only.
+VOCABULARY: dict[str, Meaning] = {
+    **dict.fromkeys(("n", "n_small", "n_large", "n_train", "n_test", "draws", "images_seen", "clusters"), _count),
+    **dict.fromkeys(("width", "p", "steps", "batch", "dim", "rank"), _count),
+    **dict.fromkeys(("n_mixture", "networks", "modes", "resamples", "width_images", "steps_small", "repeated"), _count),
+    **dict.fromkeys(("samples", "samples_stages", "patch"), _count),
+    **dict.fromkeys(("most", "most_draws"), _count),
+    **dict.fromkeys(("batches", "knowns"), _counts),
+    **dict.fromkeys(("lam_small", "lam_images", "decay_small", "decay_large"), _penalty),
+    **dict.fromkeys(("sizes", "widths", "copies", "copies_mixture", "halves"), _counts),
+    **dict.fromkeys(("partners", "larger_sizes", "sizes_unet", "widths_unet"), _counts),
+    **dict.fromkeys(("larger_width", "images_seen_larger"), _count),
+    **dict.fromkeys(("sigma", "lr", "alpha"), _positive),
+    **dict.fromkeys(("sigmas", "more_sigmas", "alphas"), _positives),
+    "cosines": Meaning(("list[float]",), {"ge": -1, "lt": 1}, "from -1 to below 1, none twice", unique=True),
+    **dict.fromkeys(("width_dit", "depth", "patch_dit"), _count),
+    **dict.fromkeys(("guidances", "rates", "scales"), _positives),
+    **dict.fromkeys(("width_mixture", "steps_mixture"), _count),
+    "lam_mixture": _penalty,
+    "lam": _penalty,
+    "lams": _penalties,
+    "seed": _seed,
+    **dict.fromkeys(("seeds", "larger_seeds", "seeds_unet", "seeds_dit", "untouched_seeds"), _seeds),
+    "calibration_seeds": Meaning(("list[int]",), {"ge": 0, "lt": 10}, "from 0 to 9, none twice", unique=True),
+    "factor": Meaning(("float",), {"ge": 1}, "of at least 1"),
+    "size": Meaning(("int",), {"ge": 4}, "of at least 4"),
+    "tied": Meaning(("bool",), {}, ""),
+    "data": Meaning(("str",), {}, ""),
+    "larger": Meaning(("str",), {}, ""),
+    **dict.fromkeys(("kinds", "untouched"), Meaning(("list[str]",), {}, "network:data, none twice", unique=True)),
+}
+
+
+def read(notebook: Any, where: str) -> list[Parameter]:
+    """The parameters of a notebook, from its cell tagged `parameters`; `where` names the chapter in errors.
+
+    Raises `SpikinessError` where the cell is missing, or a line of it is not `name: type = literal  # help`.
+    """
+    import papermill
+
+    cells = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
+    if len(cells) != 1:
+        raise SpikinessError(f"{where}: one cell tagged 'parameters' is needed, found {len(cells)}")
+    seen = papermill.inspect_notebook(notebook)
+    taken = imported_names(notebook)
+    found = []
+    for line in _statements(cells[0].source, where):
+        name, kind = line.target.id, ast.unparse(line.annotation).replace(" ", "")
+        if name not in seen:
+            raise SpikinessError(
+                f"{where}: papermill cannot read the line of parameter {name!r}: no '=' in its comment"
+            )
+        try:
+            default = ast.literal_eval(line.value)
+        except ValueError:
+            raise SpikinessError(
+                f"{where}: parameter {name!r} must be a literal, not {ast.unparse(line.value)}"
+            ) from None
+        found.append(Parameter(name, kind, default, seen[name]["help"]))
+        _check_declared(found[-1], taken, where)
+    return found
+
+
+def _statements(source: str, where: str) -> list[ast.AnnAssign]:
+    try:
+        body = ast.parse(source).body
+    except SyntaxError as error:
+        raise SpikinessError(f"{where}: the parameters cell is not Python: {error}") from None
+    for node in body:
+        if not (isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value is not None):
+            line = ast.unparse(node)
+            raise SpikinessError(f"{where}: the parameters cell holds `name: type = value  # help` only, not `{line}`")
+    return body  # type: ignore[return-value]
+
+
+def _check_declared(parameter: Parameter, taken: set[str], where: str) -> None:
+    check_name(parameter.name, where, taken)
+    if parameter.type not in TYPES:
+        raise SpikinessError(
+            f"{where}: parameter {parameter.name!r} is a {parameter.type}; use one of {', '.join(TYPES)}"
+        )
+    meaning = VOCABULARY.get(parameter.name)
+    if meaning and parameter.type not in meaning.types:
+        raise SpikinessError(
+            f"{where}: parameter {parameter.name!r} is declared {parameter.type}; in every chapter it is "
+            f"{' or '.join(meaning.types)}"
+        )
+
+
+def check_name(name: object, where: str, taken: Iterable[str] = ()) -> None:
+    """Refuse what must not become a variable of a notebook: code, keywords, builtins, private and imported names."""
+    from pydantic import BaseModel
+
+    if not isinstance(name, str) or not name.isascii() or not name.isidentifier() or keyword.iskeyword(name):
+        reason = "not a name"
+    elif name.startswith("_") or name in ("In", "Out", "exit", "quit") or hasattr(BaseModel, name):
+        reason = "a reserved name"
+    elif hasattr(builtins, name) or name in taken:
+        reason = "the name of something the notebook uses"
+    else:
+        return
+    raise SpikinessError(f"{where}: {str(name)[:80]!r} cannot be a parameter: {reason}")
+
+
+def model(parameters: list[Parameter]) -> Any:
+    """The pydantic model of a chapter's parameters: strict types, finite numbers, VOCABULARY's limits."""
+    from pydantic import ConfigDict, create_model
+
+    config = ConfigDict(
+        extra="forbid", strict=True, allow_inf_nan=False, validate_default=True, protected_namespaces=()
+    )
+    return create_model("Parameters", __config__=config, **{p.name: (_annotation(p), p.default) for p in parameters})
+
+
+def _annotation(parameter: Parameter) -> Any:
+    from pydantic import AfterValidator, Field
+
+    meaning, item = _meaning(parameter), _item(parameter)
+    limits = {"max_length": 1000, "pattern": r"^[^\x00-\x1f\x7f]*$"} if item == "str" else meaning.limits
+    one = Annotated[TYPES[item], Field(**limits)] if limits else TYPES[item]
+    if parameter.type == item:
+        return one
+    return Annotated[list[one], Field(min_length=1), *([AfterValidator(_unique)] if meaning.unique else [])]  # type: ignore[valid-type]
+
+
+def _item(parameter: Parameter) -> str:
+    return parameter.type.removeprefix("list[").rstrip("]")
+
+
+def _meaning(parameter: Parameter) -> Meaning:
+    return VOCABULARY.get(parameter.name, Meaning((), {}, ""))
+
+
+def _unique(values: list[Any]) -> list[Any]:
+    if len(set(values)) < len(values):
+        raise ValueError("repeated")
+    return values
+
+
+def validate(
+    parameters: list[Parameter], values: Mapping[Any, Any], where: str, checked_by: Any = None
+) -> dict[str, Any]:
+    """All parameters of a chapter, with `values` in place of its defaults; nothing is converted, except 1 to 1.0.
+
+    `checked_by` is their `model`, where one is at hand: making it takes longer than using it.
+
+    Raises one `SpikinessError` that names each field refused, its value, and what is allowed.
+    """
+    from pydantic import ValidationError
+
+    known = {p.name: p for p in parameters}
+    for name in values:
+        _check_known(name, known, where)
+    plain = {name: v.item() if getattr(v, "ndim", None) == 0 else v for name, v in values.items()}  # numpy's numbers
+    try:
+        return (checked_by or model(parameters))(**plain).model_dump()
+    except ValidationError as error:
+        names = dict.fromkeys(str(e["loc"][0]) for e in error.errors())
+        refusals = [_refusal(known[name], plain.get(name, known[name].default)) for name in names]
+        raise SpikinessError(f"{where}: {'; '.join(refusals)}") from None
+
+
+def _check_known(name: object, known: Mapping[str, Parameter], where: str) -> None:
+    if name in known:
+        return
+    if isinstance(name, bool):
+        raise SpikinessError(f"{where}: a parameter is named {name} (YAML reads on, off, yes and no as true or false)")
+    check_name(name, where)
+    raise SpikinessError(
+        f"{where}: unknown parameter {name!r}{suggest(name, known)} (it has {', '.join(known) or 'none'})"
+    )
+
+
+def wanted(parameter: Parameter) -> str:
+    """What a parameter may be, in words: "a whole number of at least 1"."""
+    item, words = _item(parameter), _meaning(parameter).words
+    noun = WORDS[item]
+    if item != parameter.type:
+        noun = f"a list, not empty, of {noun}s"
+    elif item in ("int", "float"):
+        noun = f"a {noun}"
+    return f"{noun} {words}".rstrip()
+
+
+def _refusal(parameter: Parameter, value: Any) -> str:
+    shown = repr(value) if len(repr(value)) < 80 else repr(value)[:77] + "..."
+    return f"{parameter.name} must be {wanted(parameter)}, got {shown}{_hint(parameter, value)}"
+
+
+def _hint(parameter: Parameter, value: Any) -> str:
+    """The nearest fix, where the value only has the wrong form."""
+    if isinstance(value, str) and parameter.type in ("int", "float"):
+        if match := re.fullmatch(r"([-+]?\d+(?:\.\d*)?)[eE]([-+]?)(\d+)", value):
+            mantissa = match[1] if "." in match[1] else f"{match[1]}.0"
+            return f" (YAML reads {value} as text: write {mantissa}e{match[2] or '+'}{match[3]})"
+        if re.fullmatch(r"[-+]?(\d+\.?\d*|\.\d+)", value):
+            return " (a number in quotes: write it without)"
+    if isinstance(value, str) and parameter.type == "bool" and value.lower() in ("true", "false"):
+        return f" (text: write {value.lower()} without quotes)"
+    if isinstance(value, float) and parameter.type == "int" and value.is_integer():
+        return f" (write {int(value)})"
+    if isinstance(value, int | float) and parameter.type.startswith("list"):
+        return f" (write [{value}])"
+    return ""
+
+
+# ---- the command line: text, read by the declared type
+
+
+def parse(parameters: list[Parameter], pairs: Iterable[tuple[str, str]], where: str) -> dict[str, Any]:
+    """Values typed as `-p NAME TEXT`, read by each parameter's declared type; lists as `5,10` or `[5, 10]`.
+
+    Raises `SpikinessError` for an unknown name, a name given twice, or a text that is no such value.
+    """
+    known = {p.name: p for p in parameters}
+    values: dict[str, Any] = {}
+    for name, text in pairs:
+        _check_known(name, known, where)
+        if name in values:
+            raise SpikinessError(f"{where}: {name} is given twice")
+        values[name] = _from_text(known[name], text)
+    return values
+
+
+def _from_text(parameter: Parameter, text: str) -> Any:
+    """The value `text` stands for, or `text` itself where it stands for none: then `validate` refuses it by name."""
+    if parameter.type.startswith("list"):
+        if text.lstrip().startswith("["):
+            try:
+                return json.loads(text)
+            except json.JSONDecodeError:
+                return text
+        return [_scalar(_item(parameter), part.strip()) for part in text.split(",")]
+    return _scalar(parameter.type, text)
+
+
+def _scalar(kind: str, text: str) -> Any:
+    if kind == "int" and re.fullmatch(r"[-+]?(0|[1-9][0-9]*)", text):
+        return int(text)
+    if kind == "float" and re.fullmatch(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?", text):
+        return float(text)
+    if kind == "bool" and text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    return text
+
+
+# ---- notebooks/profiles.yaml
+
+
+def profile_values(notebooks: Path, chapter: str, profile: str) -> dict[str, Any]:
+    """The values by which `profile` differs from a chapter's own parameters cell, which holds those of demo.
+
+    They are read from `notebooks/profiles.yaml`, a map of chapter -> smoke or paper -> parameter -> value:
+
+        memorization:
+          smoke: {n: 3}
+          paper: {n: 5, data: mnist, sigmas: [0.2, 1.0, 5.0]}
+
+    `demo: published` beside them makes the demo book show the published run in place of one of its own.
+    Raises `SpikinessError` where the file is not of that form, or has nothing for this chapter and profile.
+    """
+    if profile_name(profile) == "demo":
+        return {}
+    path = notebooks / "profiles.yaml"
+    chapters = read_yaml(path)
+    section = chapters.get(chapter, {})
+    if not isinstance(section, dict) or {**section, "demo": PUBLISHED}.keys() - {"smoke", "paper", "demo"}:
+        raise SpikinessError(
+            f"{path}: {chapter} must map smoke and paper to parameters (demo is the notebook's own cell)"
+        )
+    if section.get("demo", PUBLISHED) != PUBLISHED:
+        raise SpikinessError(
+            f"{path}: demo of {chapter} is the notebook's own cell; only `demo: {PUBLISHED}` can stand here"
+        )
+    if not isinstance(section.get(profile), dict):
+        raise SpikinessError(f"{path} has no {profile} values for {chapter!r}: add `{chapter}: {{{profile}: {{}}}}`")
+    return section[profile]
+
+
+def demo_is_published(notebooks: Path, chapter: str) -> bool:
+    """Whether the demo book shows a chapter's published run, `demo: published`: its data are not embedded."""
+    section = read_yaml(notebooks / "profiles.yaml").get(chapter)
+    return isinstance(section, dict) and section.get("demo") == PUBLISHED
+
+
+def read_yaml(path: Path) -> dict[Any, Any]:
+    """A YAML map, read without its surprises: 010 (8), 1:30 (90), yes and off (switches), double keys are errors."""
+    import yaml
+
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_strict_loader())  # a SafeLoader
+    except FileNotFoundError:
+        raise SpikinessError(f"{path} is missing: it gives the values of the smoke and paper profiles") from None
+    except yaml.YAMLError as error:
+        raise SpikinessError(f"{path}: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict | None):
+        raise SpikinessError(f"{path} must be a map, name: value")
+    return content or {}
+
+
+def _strict_loader() -> Any:
+    import yaml
+
+    class Strict(yaml.SafeLoader):
+        pass
+
+    def number(loader: Any, node: Any) -> int:
+        if not re.fullmatch(r"[-+]?(0|[1-9][0-9]*)", node.value):
+            raise yaml.YAMLError(f"{node.value!r} would be read in another base: write a plain number{node.start_mark}")
+        return int(node.value)
+
+    def switch(loader: Any, node: Any) -> bool:
+        if node.value not in ("true", "false"):
+            raise yaml.YAMLError(
+                f"{node.value!r} would be read as true or false: write one of these, or quotes{node.start_mark}"
+            )
+        return node.value == "true"
+
+    def mapping(loader: Any, node: Any) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value]
+        if twice := {key for key in keys if keys.count(key) > 1}:
+            raise yaml.YAMLError(f"{', '.join(sorted(twice))} is given twice{node.start_mark}")
+        return loader.construct_mapping(node, deep=True)
+
+    Strict.add_constructor("tag:yaml.org,2002:int", number)
+    Strict.add_constructor("tag:yaml.org,2002:bool", switch)
+    Strict.add_constructor("tag:yaml.org,2002:map", mapping)
+    return Strict

@@ -1,0 +1,198 @@
+"""Where runs live and how their files are written, checked and found again: atomically, and with a sha256 each."""
+
+import contextlib
+import os
+import re
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from spikiness.errors import CorruptArtifact, RunFailed, SpikinessError, suggest
+from spikiness.files import canonical, check_file, read_json, sha256, sync_folder, write_bytes, write_json
+from spikiness_book.engine.runs import locks
+
+__all__ = [
+    "canonical",
+    "check_file",
+    "read_json",
+    "sha256",
+    "sync_folder",
+    "write_bytes",
+    "write_json",
+]  # from here too
+
+PROFILES = ("smoke", "demo", "paper")
+FORMAT = 1  # of result.json; part of every run's id, so that an old format is never read as a new one
+
+_SLUG = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+_DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?")  # not file names on Windows
+
+
+# ---- names and places
+
+
+def slug(name: object, what: str = "name") -> str:
+    """`name` itself where it is safe as a file name on every system; an error that says what is allowed otherwise."""
+    if isinstance(name, str) and _SLUG.fullmatch(name) and not _DEVICES.fullmatch(name) and not name.endswith("."):
+        return name
+    shown = repr(name) if len(repr(name)) < 80 else repr(name)[:77] + "..."
+    raise SpikinessError(f"{what} {shown}: use 1 to 64 of a-z, 0-9, '.', '_' and '-', starting with a letter or digit")
+
+
+def under(root: Path, *parts: str) -> Path:
+    """The path of `parts` below `root`, each part a slug; refused where a link would lead it out of `root`."""
+    path = root.joinpath(*(slug(part) for part in parts))
+    if not path.resolve().is_relative_to(root.resolve()):
+        raise SpikinessError(f"{path} leads out of {root}")
+    return path
+
+
+def profile_name(profile: str) -> str:
+    """`profile` where it is one of smoke, demo, paper; an error with the nearest one otherwise."""
+    if profile in PROFILES:
+        return profile
+    raise SpikinessError(f"unknown profile {profile!r}: use one of {', '.join(PROFILES)}{suggest(profile, PROFILES)}")
+
+
+def checkout(start: Path | None = None) -> Path | None:
+    """The nearest folder from `start` (the working folder) upwards whose pyproject.toml names spikiness, or None."""
+    start = (start or Path.cwd()).resolve()
+    for folder in (start, *start.parents):
+        with contextlib.suppress(OSError, tomllib.TOMLDecodeError):
+            project = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8")).get("project", {})
+            if project.get("name") == "spikiness":
+                return folder
+    return None
+
+
+def home() -> Path:
+    """Where everything made is kept: $SPIKINESS_HOME, else `build/` of the checkout here, else the user's cache."""
+    if chosen := os.environ.get("SPIKINESS_HOME"):
+        return Path(chosen).expanduser().absolute()
+    if root := checkout():
+        return root / "build"
+    from platformdirs import user_cache_path
+
+    return user_cache_path("spikiness")
+
+
+def run_folder(profile: str, chapter: str, run_id: str, root: Path | None = None) -> Path:
+    """The folder of a complete run; while it is made, or after it failed, the same name ends in `.partial`."""
+    return under(root or home(), profile_name(profile), "runs", slug(chapter, "chapter"), run_id)
+
+
+def partial(folder: Path) -> Path:
+    """The work folder of a run."""
+    return folder.with_name(folder.name + ".partial")
+
+
+def lock(folder: Path) -> Path:
+    """The lock of a run: held while it is made."""
+    return folder.with_name(folder.name + ".lock")
+
+
+# ---- results
+
+
+@dataclass(frozen=True)
+class Result:
+    """One verified result: what `result.json` says, what it ran on (`environment`), and the folder that holds it.
+
+    `metrics` maps a name to {value, interval, unit, n, seeds, tolerance}, in the order they were recorded;
+    `artefacts` maps a file name in `folder` to its sha256; `inputs` holds what the run's id was made from.
+    """
+
+    chapter: str
+    profile: str
+    id: str | None
+    parameters: dict[str, Any]
+    inputs: dict[str, Any]
+    metrics: dict[str, dict[str, Any]]
+    artefacts: dict[str, str]
+    environment: dict[str, Any]
+    folder: Path
+
+    @property
+    def notebook(self) -> Path:
+        return self.folder / "executed.ipynb"
+
+    def value(self, name: str) -> float:
+        """The value of one metric; an error with the nearest name where there is none."""
+        if name not in self.metrics:
+            raise RunFailed(f"{self.chapter} recorded no metric {name!r}{suggest(name, self.metrics)}")
+        return self.metrics[name]["value"]
+
+    def table(self) -> Any:
+        """The metrics as a DataFrame, one row each."""
+        return metrics_table(self.metrics)
+
+
+def metrics_table(metrics: dict[str, dict[str, Any]]) -> Any:
+    """Metrics as a DataFrame to show: name, value, interval, unit, n, seeds."""
+    import pandas as pd
+
+    rows = []
+    for name, metric in metrics.items():
+        interval = "" if metric["interval"] is None else "[{:.4g}, {:.4g}]".format(*metric["interval"])
+        shown = {key: "" if metric[key] is None else metric[key] for key in ("unit", "n", "seeds")}
+        rows.append({"metric": name, "value": f"{metric['value']:.6g}", "interval": interval, **shown})
+    return pd.DataFrame(rows, columns=["metric", "value", "interval", "unit", "n", "seeds"])
+
+
+def load(folder: Path, run_id: str | None = None) -> Result:
+    """The result in `folder`, every file of it checked against its sha256 (and its id against `run_id`).
+
+    Raises `CorruptArtifact` naming the file where anything is missing, altered or from another run.
+    """
+    folder = Path(folder)
+    content = read_json(folder / "result.json")
+    environment = read_json(folder / "environment.json")
+    if content.pop("format", None) != FORMAT:
+        raise CorruptArtifact(f"{folder / 'result.json'}: another format than {FORMAT}; run the chapter again")
+    if run_id is not None and content["id"] != run_id:
+        raise CorruptArtifact(f"{folder / 'result.json'}: expected the result of run {run_id}, found {content['id']}")
+    for name, digest in [*content["artefacts"].items(), *environment.get("files", {}).items()]:
+        check_file(under(folder, name), digest)
+    return Result(environment=environment, folder=folder, **content)
+
+
+class State(NamedTuple):
+    """What can be seen of a run: `state` is absent, in progress, failed (with `reason`) or complete (and verified)."""
+
+    state: str
+    reason: str
+    folder: Path
+    id: str
+
+
+def state(folder: Path) -> State:
+    """The state of the run of `folder` (the folder that is, or would be, there when it is complete)."""
+    run_id, work = folder.name, partial(folder)
+    if folder.is_dir():
+        try:
+            load(folder, run_id)
+        except SpikinessError as error:
+            return State("failed", str(error), folder, run_id)
+        return State("complete", "", folder, run_id)
+    who = locks.holder(lock(folder))
+    if who and locks.alive(who) is not False:  # on another machine only its heartbeat tells: who runs it looks
+        return State("in progress", f"by {locks.name(who)}", work, run_id)
+    if not work.is_dir():
+        return State("absent", "", folder, run_id)
+    with contextlib.suppress(CorruptArtifact):
+        return State("failed", read_json(work / "failed.json")["reason"], work, run_id)
+    return State("failed", "interrupted: the process that ran it is gone", work, run_id)
+
+
+def every(root: Path | None = None) -> Iterator[State]:
+    """The state of every run there is a folder of, of all profiles and chapters."""
+    for profile in PROFILES:
+        for folder in sorted((root or home()).glob(f"{profile}/runs/*/*")):
+            if folder.suffix == ".partial":
+                folder = folder.with_suffix("")
+                if folder.exists():  # an older complete run is shown once, by its own folder
+                    continue
+            if re.fullmatch(r"[0-9a-f]{16}", folder.name):
+                yield state(folder)

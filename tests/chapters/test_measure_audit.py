@@ -1,0 +1,277 @@
+"""The chapter on audits: thresholds, rates and signs worked out by hand, and a choice that must be the detector's."""
+
+from itertools import count
+from types import SimpleNamespace
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from spikiness import detection
+from spikiness.denoisers import EDM
+from spikiness.detection.calibration import values
+from spikiness.networks.unet import UNet
+from spikiness_book import plots as figures
+from spikiness_book.chapters.audit import measure as audit
+from spikiness_book.zoo import audited
+
+matplotlib.use("agg")
+
+
+def network(seed=0):
+    return EDM(UNet(1, 4, 8, generator=torch.Generator().manual_seed(seed)), 1.0)
+
+
+def images(n, seed=0):
+    return torch.rand(n, 1, 4, 4, generator=torch.Generator().manual_seed(seed)) * 2 - 1
+
+
+def case(ratio, nearest=None, copies=None, seed=10, held=8):
+    """A model that learned nothing, and samples whose distances are made up."""
+    ratio = np.asarray(ratio, dtype=float)
+    x, distinct = images(len(ratio)), images(6, seed=5)
+    nearest = np.arange(len(ratio)) % 6 if nearest is None else np.asarray(nearest)
+    copies = torch.tensor([4, 4, 1, 1, 1, 1]) if copies is None else torch.tensor(copies)
+    model = audited.Model("unet:digits", seed, distinct, copies, [network(seed)])
+    samples = audited.Samples(x, None, ratio, nearest, ratio < 1 / 3, ratio > 1 / 2, False)
+    return audit.Case(model, samples, images(held, seed=9))
+
+
+CHOICE = detection.Choice("network.up.0.act2", 0.2, "all", "std", 1)
+
+
+def test_pick_makes_the_choice_of_the_detector():
+    cases = [case(np.repeat([0.1, 0.9], 24), seed=seed) for seed in (0, 1)]
+    surveys = audit.survey(cases, 24)
+    parts = [c.parts(24) for c in cases]
+    detector = detection.calibrate(parts)
+    assert audit.pick(surveys) == detector.choice
+    assert audit.pick(surveys, "std_over_norm") == detection.calibrate(parts, measure="std_over_norm").choice
+    best = audit.ways(cases, surveys, 24)
+    assert best[audit.WORST].threshold == pytest.approx(detector.threshold)
+    assert {"calibrated on model 0 alone", "calibrated on model 1 alone"} <= set(best)
+    assert best[f"{audit.DEFAULT}, own {audit.HELD}"].threshold is None
+
+
+def test_known_samples_are_the_last_new_ones_and_at_most_half():
+    one = case([0.1, 0.9, 0.4, 0.8, 0.7, 0.6])
+    apart, rest = audit.known(one, 1)
+    assert np.flatnonzero(apart).tolist() == [5]
+    assert np.flatnonzero(audit.known(one, 100)[0]).tolist() == [4, 5]
+    assert (apart ^ rest).all()
+    assert one.sort.tolist() == [audit.COPY, audit.NEW, audit.BETWEEN, *[audit.NEW] * 3]
+
+
+def test_rates_by_hand():
+    #        memorized        new, judged           between  new, known
+    ratio = [0.1, 0.2, 0.1, 0.9, 0.9, 0.9, 0.9, 0.4, 0.9, 0.9]
+    score = np.array([5.0, 1.0, 7.0, 6.0, 0.0, 1.0, 2.0, 9.0, 3.0, 2.5])
+    one = case(ratio, nearest=[0, 0, 1, 1, 2, 3, 0, 0, 4, 5])
+    ways = {"carried": audit.Way(CHOICE, 4.0), "own": audit.Way(CHOICE, None, audit.GENERATED)}
+    held = np.array([0.0, 0.5])
+    ways["held"] = audit.Way(CHOICE, None, audit.HELD)
+    scored = {CHOICE: (score, held)}
+    assert audit.threshold(one, ways["own"], scored, 2) == 3
+    assert audit.threshold(one, ways["held"], scored, 2) == 0.5
+    found = audit.rates(one, ways, scored, 2).set_index("way")
+    assert found.tpr.tolist() == pytest.approx([2 / 3, 2 / 3, 1])
+    assert found.fpr.tolist() == pytest.approx([1 / 4, 1 / 4, 3 / 4])
+    assert found.between.tolist() == [1, 1, 1]
+    assert found.auroc["carried"] == pytest.approx((3 + 1.5 + 4) / 12)  # pairs won, ties half
+    assert found.loc["held", ["alarms", "alarms_repeated", "quiet", "quiet_repeated"]].tolist() == [3, 2, 1, 0]
+    assert (found.fpr_low <= found.fpr).all()
+    share, (low, high) = audit.repeated_share(found.loc[["held"]], "alarms")
+    assert share == pytest.approx(2 / 3)
+    assert low < share < high
+
+
+def test_false_alarms_of_images_like_those_known_are_as_expected():
+    one = case(np.repeat([0.1, 0.9], [2, 4002]), held=4)
+    rng = np.random.default_rng(0)
+    score = rng.normal(size=4004)
+    ways = {audit.DEFAULT: audit.Way(CHOICE, None)}
+    scored = {CHOICE: (score, rng.normal(3, 1, size=400))}  # held-out images all score higher: no false alarms
+    found = audit.by_known(one, ways, scored, [20, 100], 4000).set_index(["images", "known"])
+    for k in (20, 100):
+        assert found.fpr[audit.GENERATED, k] == pytest.approx(audit.expected_fpr(k), rel=0.3)
+        assert found.fpr[audit.HELD, k] < 0.002
+        assert found.low[audit.GENERATED, k] <= found.fpr[audit.GENERATED, k] <= found.high[audit.GENERATED, k]
+    assert audit.expected_fpr(20) == pytest.approx(1 / 21)
+    assert audit.expected_fpr(100) == pytest.approx(2 / 101)
+
+
+def test_grid_sorts_cases_and_shows_different_images_first():
+    ratio = [0.1, 0.1, 0.1, 0.9, 0.9, 0.4]
+    score = np.array([9.0, 8.0, 1.0, 7.0, 0.0, 0.0])
+    one = case(ratio, nearest=[0, 0, 1, 2, 3, 4])
+    pictures, captions, table = audit.grid(one, score, 5.0, most=1)
+    assert list(pictures) == ["hits", "false alarms", "misses", "between, not flagged"]
+    assert table["sample"].tolist() == [0, 3, 2, 5]
+    assert captions["hits"] == ["9.00, 0.10"]
+    hit = pictures["hits"][0]
+    assert np.array_equal(hit[:, :4], one.samples.x[0, 0].numpy())
+    assert np.isnan(hit[:, 4]).all()
+    assert np.array_equal(hit[:, 5:], one.model.distinct[0, 0].numpy())
+    both = audit.grid(one, score, 5.0, most=2)[2]
+    assert both[both.row == "hits"]["sample"].tolist() == [0, 1]
+    colored = audit.beside(np.zeros((2, 4, 8, 3)), np.zeros((2, 4, 8, 3)))
+    assert colored.shape == (2, 4, 17, 3)
+    assert (colored[:, :, 8] == 1).all()
+
+
+def test_one_draw_is_the_detectors_score_and_several_are_a_mean():
+    one = case(np.repeat([0.1, 0.9], 12))
+    found = audit.draws(one, CHOICE, [1, 2], 12).set_index(["draws", "what"])
+    x = one.samples.x
+    first, second = (values(one.model.denoiser, CHOICE, x, seed=seed).numpy() for seed in (0, 1))
+    for k, score in ((1, first), (2, (first + second) / 2)):
+        wins = (score[:12, None] > score[None, 12:]).mean()
+        assert found.share[k, "auroc"] == pytest.approx(wins)
+    assert len(found) == 4
+
+
+def test_timings_are_the_best_call_per_image():
+    ticks = count()
+    taken = iter([5.0, 3.0, 4.0, 8.0, 6.0, 7.0])
+    state = {"now": 0.0}
+
+    def clock():
+        if next(ticks) % 2:
+            state["now"] += next(taken)
+        return state["now"]
+
+    found = audit.timings(case([0.1, 0.9]), CHOICE, [4], repeats=3, clock=clock)
+    assert found.score[0] == pytest.approx(3000 / 4)
+    assert found["full pass"][0] == pytest.approx(6000 / 4)
+
+
+def test_shares_of_the_first_samples():
+    one = case([0.1, 0.9, 0.1, 0.4])
+    found = audit.first_shares(one, np.array([True, True, False, False]), [2, 50]).set_index(["samples", "what"])
+    assert found.share.to_dict() == {(2, "flagged"): 1, (2, audit.TRUE): 0.5, (4, "flagged"): 0.5, (4, audit.TRUE): 0.5}
+    assert found.low[2, "flagged"] < 1
+
+
+def test_samples_needed_grow_as_copies_become_rare():
+    assert audit.needed(1.0, 0.0, 1.0) == 1  # Wilson's lower end of 1 of 1 is .21
+    sizes = [audit.needed(share, 0.01, 0.9) for share in (0.2, 0.05, 0.01, 0.005)]
+    assert sizes == sorted(sizes)
+    assert sizes[-1] > 100 * sizes[0]
+    assert audit.needed(0.0, 0.01, 0.9) is None  # no copies: the flags are what false alarms explain
+
+
+def curve(low, name, what="what"):
+    frame = pd.DataFrame({"images_seen": [10.0, 20, 40, 80], "low": low, "high": np.array(low) + 0.2})
+    return frame.assign(kind="a", seed=10, **{what: name})
+
+
+def test_a_sign_counts_from_where_it_stays():
+    assert audit.leaves(curve([0.9, 0, 0.1, 0.2], "x"), 0.01) == 40
+    assert audit.leaves(curve([0.1, 0.1, 0.1, 0.2], "x"), 0.01) == 10
+    assert np.isnan(audit.leaves(curve([0.9, 0.9, 0.9, 0], "x"), 0.01))
+
+
+def test_first_signs_and_their_lead():
+    copies = curve([0, 0, 0.02, 0.2], audit.TRUE)
+    fixed = curve([0.9, 0, 0, 0.1], audit.FLAGGED)
+    anew = curve([0, 0, 0, 0.005], audit.ANEW)
+    held = curve([0.0, 0, 0, 0], audit.HELD, "images")  # up to .2
+    repeated = curve([0.1, 0.3, 0.4, 0.5], audit.REPEATED, "images")
+    signs = audit.first_signs(pd.concat([copies, fixed, anew]), pd.concat([held, repeated]))
+    found = signs.set_index("sign").images_seen
+    assert found[[audit.TRUE, audit.FLAGGED, audit.REPEATED]].tolist() == [40, 80, 20]
+    assert audit.lead(signs, audit.FLAGGED)["after"] == 1
+    assert audit.lead(signs, audit.REPEATED)["before"] == 1
+    assert audit.lead(signs, audit.ANEW) == {"before": 0, "same": 0, "after": 0, "alone": 0, "missed": 1}
+
+
+def test_along_counts_scores_from_the_threshold(monkeypatch):
+    one = case(np.repeat([0.1, 0.9], 20))
+    network_at = one.model.stages[0]
+    staged = audit.Case(
+        audited.Model("unet:digits", 10, *vars_of(one), [network_at, network_at]), one.samples, one.held
+    )
+    monkeypatch.setattr(audited, "draw", lambda model, n, k: audited.judge(one.samples.x[:n], model.distinct))
+    monkeypatch.setattr(audited, "recipe", lambda kind: (None, None, SimpleNamespace(images_seen=320_000)))
+    held = values(network_at, CHOICE, one.held).numpy()
+    shares, means = audit.along(staged, audit.Way(CHOICE, 0.05), 20)
+    last = means[(means.images == audit.HELD)].iloc[-1]
+    assert last.score == pytest.approx((held.mean() - 0.05) / held.std())
+    score = values(network_at, CHOICE, one.samples.x[:20]).numpy()
+    fixed = shares[shares.what == audit.FLAGGED].share
+    assert fixed.tolist() == pytest.approx([(score > 0.05).mean()] * 2)
+
+
+def vars_of(one):
+    return one.model.distinct, one.model.copies
+
+
+def test_units_have_the_names_of_channels_and_places():
+    x, net = images(2), network()
+    y = detection.detector.representations.noisy(x[:1], CHOICE.sigma)
+    h = detection.detector.representations.capture_each(
+        net, [CHOICE.layer], y, CHOICE.sigma, lambda _, features: features
+    )[CHOICE.layer]
+    c, i, j = 2, 1, 0
+    flat = int((h.flatten(1)[0] == h[0, c, i, j]).nonzero()[0])
+    assert audit.unit_names(net, CHOICE, x, [flat]) == [f"{c} ({i}, {j})"]
+    pooled = detection.Choice(CHOICE.layer, 0.2, "mean", "std", 1)
+    assert audit.unit_names(net, pooled, x, [3]) == ["3"]
+
+
+def test_explained_shows_the_highest_copy_and_the_middle_new_sample():
+    one = case([0.1, 0.1, 0.9, 0.9, 0.9])
+    found = audit.explained(one, audit.Way(CHOICE, 0.0), np.array([1.0, 2.0, 5.0, 3.0, 9.0]), k=4)
+    assert found.groupby("sort")["sample"].first().to_dict() == {audit.COPY: 1, audit.NEW: 2}
+    h = detection.detector.representations.represent(one.model.denoiser, CHOICE.layer, one.samples.x[1:2], 0.2)[0]
+    energy = (h.double() ** 2 / (h.double() ** 2).sum()).sort(descending=True).values[:4]
+    assert found[found["sort"] == audit.COPY].share.tolist() == pytest.approx(energy.tolist())
+
+
+def test_overlap_counts_common_units_within_and_between_images():
+    units = torch.tensor([[0, 1], [1, 2], [5, 6]])
+    found = detection.Explanation(units, torch.ones(3, 2), torch.ones(3), torch.ones(3), 8)
+    same, other = audit.overlap(found, np.array([7, 7, 3]))
+    assert (same, other) == (pytest.approx(0.5), 0.0)
+    assert np.isnan(audit.overlap(found, np.array([1, 2, 3]))[0])
+
+
+def test_worst_and_mean_rates():
+    rows = pd.DataFrame({"fpr": [0.1, 0.3], "fpr_low": [0.05, 0.2], "fpr_high": [0.2, 0.4]})
+    assert audit.worst(rows, "fpr", highest=True)[:2] == (0.3, (0.2, 0.4))
+    assert audit.worst(rows, "fpr", highest=False)[0] == 0.1
+    assert audit.mean_rate(rows, "fpr") == (pytest.approx(0.2), (0.05, 0.4))
+
+
+def test_figures_have_a_panel_for_each_kind():
+    rows = pd.DataFrame({"kind": ["a", "a", "b", "b"], "seed": [10, 11] * 2, "way": "carried"})
+    rows = rows.assign(
+        **{f"{r}{end}": v for r in ("fpr", "tpr") for end, v in (("", 0.1), ("_low", 0), ("_high", 0.2))}
+    )
+    fig = figures.audit_rates(rows, {"fpr": "FPR", "tpr": "TPR"}, 0.01)
+    assert len(fig.axes) == 4
+    assert [text.get_text() for text in fig.legends[0].get_texts()] == ["10", "11"]
+    line = pd.DataFrame(
+        {"x": [1.0, 10], "y": [0.1, 0.2], "low": [0.0, 0.1], "high": [0.2, 0.3], "hue": "h", "seed": 10}
+    )
+    every = pd.concat([line.assign(kind=kind) for kind in "abcdef"])
+    fig = figures.panel_curves(every, "kind", "x", "y", "hue", {}, {"h": "C0"}, mark=0.15)
+    assert len(fig.axes) == 6
+    assert fig.get_figwidth() <= 8.8
+    dashed = [line for line in fig.axes[0].lines if line.get_linestyle() == "--"]
+    assert dashed[0].get_ydata() == pytest.approx([0.15, 0.15])
+    fig = figures.paired_rows({"a": {"hits": np.zeros((2, 4, 9))}}, {"a": {"hits": ["1", "2"]}}, 3)
+    assert [axis.get_title() for axis in fig.axes] == ["1", "2", ""]
+    units = pd.DataFrame({"kind": "a", "sort": ["memorized", "new"], "unit": "3", "share": [0.7, 0.1]})
+    fig = figures.unit_shares(units, {"memorized": "C1", "new": "C0"})
+    assert [axis.patches[1].get_height() for axis in fig.axes] == pytest.approx([0.3, 0.9])  # others
+    matplotlib.pyplot.close("all")
+
+
+def test_dits_are_reported_on_seeds_of_their_own():
+    assert audited.reported("unet:digits", [10, 11], [13]) == [10, 11]
+    assert audited.reported("dit:mnist", [10, 11], [13]) == [13]
+    assert audited.reported("tiny-dit:digits", [10, 11], [13]) == [13]
+    assert audited.reported("relu-dae:mnist", [10], [13]) == [10]

@@ -1,0 +1,284 @@
+"""The chapter on the transition: planted networks, closed forms and hand-worked tables."""
+
+from dataclasses import replace
+
+import matplotlib
+
+matplotlib.use("agg")
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from spikiness import images, measures
+from spikiness.denoisers import Empirical
+from spikiness.errors import SpikinessError
+from spikiness_book import plots as figures
+from spikiness_book.chapters.transition import measure as experiment
+from spikiness_book.chapters.transition import quality as transition_quality
+from spikiness_book.chapters.transition.measure import Network, Study
+from spikiness_book.zoo import copying, models
+
+
+def pool(n=12, size=4, seed=0):
+    x = torch.randn(n, 1, size, size, generator=torch.Generator().manual_seed(seed))
+    return images.Images(x, torch.arange(n) % 3, "noise")
+
+
+def network(chosen, samples, width=8, index=0, denoiser=None, x=None):
+    chosen = torch.as_tensor(chosen)
+    return Network(len(chosen), width, index, 10 + index, chosen, denoiser or Empirical(x[chosen]), samples)
+
+
+def study(networks, data=None, perfect=()):
+    data = data or pool()
+    return Study("noise", data, pool(8, seed=1), 1000, tuple(networks), tuple(perfect))
+
+
+def test_plan_has_one_network_per_seed_and_a_partner_where_there_is_one_seed():
+    assert experiment.plan([20, 7], [16], [10], [7]) == [(7, 16, 0, 10), (7, 16, 1, 11), (20, 16, 0, 10)]
+    assert experiment.plan([7], [8, 16], [10, 11], [7]) == [(7, w, i, 10 + i) for w in (8, 16) for i in (0, 1)]
+
+
+def test_study_asks_for_the_models_that_the_whole_book_shares(monkeypatch):
+    asked = []
+
+    def model(x, *args, **options):
+        asked.append((x, args, options))
+        return [None, Empirical(x)]
+
+    monkeypatch.setattr(models, "model", model)
+    made = experiment.study("digits", experiment.plan([5, 9], [16], [10], [5]), 320_000, samples=6)
+    x, scale = made.pool.x, float(made.pool.x.std())
+    expected = [(5, 0, 10), (5, 1, 11), (9, 0, 10)]
+    assert [args for _, args, _ in asked] == [(16, seed, 320_000) for *_, seed in expected]
+    assert all(options == {"sigma_data": scale} for *_, options in asked)
+    for (given, *_), (n, index, _) in zip(asked, expected, strict=True):
+        assert torch.equal(given, x[models.chunk(x, n, index)])
+    assert [(net.n, net.width, net.index) for net in made.perfect] == [(5, 0, 0), (5, 0, 1), (9, 0, 0), (9, 0, 1)]
+    assert torch.equal(made.networks[0].samples, made.perfect[0].samples)  # the same denoiser, the same noise
+    rows = experiment.copied(made)
+    assert rows.value.tolist() == [1.0] * 7  # f_emp copies, whatever it is called
+    assert rows.kind.tolist() == ["width 16"] * 3 + [experiment.PERFECT] * 4
+    assert experiment.ends(made, rows)["large"][1][0] == pytest.approx(6 / (6 + 1.96**2), abs=1e-3)  # Wilson, 6 of 6
+
+
+@pytest.mark.parametrize(
+    ("networks", "words"), [([(1401, 8, 1, 10)], "1401"), ([(20, 8, 0, 10)], "700"), ([(701, 8, 1, 10)], "700")]
+)
+def test_study_refuses_sizes_that_are_not_there_before_it_trains(networks, words, monkeypatch):
+    monkeypatch.setattr(models, "model", lambda *_, **__: pytest.fail("trained"))
+    with pytest.raises(SpikinessError, match=words):
+        experiment.study("digits", networks, 1000, 4)
+
+
+def test_copied_counts_planted_copies():
+    data = pool()
+    samples = torch.cat([data.x[:3], (data.x[:1] + data.x[1:2]) / 2])  # three copies, and one amid two images
+    row = experiment.copied(study([network(range(6), samples, x=data.x)], data)).iloc[0]
+    assert (row["value"], row["count"]) == (0.75, 3)
+    assert row.low < 0.75 < row.high
+    other = study([network([5, 6, 7], samples, x=data.x)], data)  # the same samples, other images
+    assert experiment.copied(other).value.item() == 0
+
+
+def fractions(table, width=16):
+    rows = [(n, width, index, value) for index, line in enumerate(table) for n, value in line.items()]
+    return pd.DataFrame(rows, columns=["n", "width", "index", "value"])
+
+
+def test_turning_is_interpolated_in_the_logarithm_where_the_fraction_falls_for_good():
+    rows = fractions([{10: 1.0, 1000: 0.0}, {10: 0.75, 1000: 0.25}]).sample(frac=1, random_state=1)
+    turns = experiment.turning(rows)
+    assert turns.turning.tolist() == pytest.approx([100, 100])
+    assert experiment.turning_point(turns) == (pytest.approx(100), (10, 1000))
+    late = experiment.turning(fractions([{10: 1.0, 20: 0.2, 40: 0.9, 80: 0.1}]))  # not the first crossing
+    assert late.turning.item() == pytest.approx(40 * 2**0.5)
+    assert (late.low.item(), late.high.item()) == (40, 80)
+
+
+@pytest.mark.parametrize("line", [{10: 0.4, 20: 0.1}, {10: 1.0, 20: 0.6}])
+def test_a_turn_that_is_not_reached_is_none(line):
+    turns = experiment.turning(fractions([{10: 1.0, 20: 0.0}, line]))
+    assert turns.turning.notna().tolist() == [True, False]
+    assert experiment.turning_point(turns) is None
+
+
+def test_turning_leaves_out_partners_that_have_one_size_and_f_emp():
+    rows = pd.concat([fractions([{10: 1.0, 20: 0.0}, {20: 0.0}]), fractions([{10: 1.0, 20: 1.0}], width=0)])
+    assert experiment.turning(rows)[["width", "index"]].to_numpy().tolist() == [[16, 0]]
+    assert experiment.turning_point(experiment.turning(rows)[:0]) is None
+
+
+def test_pairs_count_as_disjoint_by_their_images_not_their_index():
+    x = pool().x
+    nets = [network(models.chunk(x, n, i), x[:2], index=i, x=x) for n in (6, 12) for i in (0, 1, 2)]
+    found = [(a.n, a.index, b.index) for a, b in experiment.disjoint(nets)]
+    assert found == [(6, 0, 1), (6, 1, 2)]  # chunks 0 and 2 of 6 are the same, and so are all of 12
+    wide = [network([0, 1], x[:2], width=4, x=x), network([2, 3], x[:2], width=8, x=x)]
+    assert experiment.disjoint(wide) == []
+
+
+def test_agreement_by_hand():
+    a = torch.tensor([[0.0], [10.0], [20.0]])
+    b = torch.tensor([[1.0], [12.0], [11.0]])
+    each = experiment.agreement(a, b)
+    expected = [[1, (12 + 11) / 2, 1], [2, (9 + 1) / 2, 0], [9, (19 + 8) / 2, 0]]
+    np.testing.assert_allclose(each, expected)
+    assert experiment.ratio(each) == pytest.approx((1 + 2 + 9) / (11.5 + 5 + 13.5))
+
+
+def test_pairs_of_equal_samples_have_ratio_zero_and_unrelated_ones_about_one():
+    data = pool()
+    same, other = (torch.randn(200, 1, 4, 4, generator=torch.Generator().manual_seed(s)) for s in (1, 2))
+    equal = [network([0, 1], same, index=0, x=data.x), network([2, 3], same, index=1, x=data.x)]
+    apart = [network([4, 5, 6], same, width=0, index=0, x=data.x), network([7, 8, 9], other, 0, 1, x=data.x)]
+    made = study(equal, data, apart)
+    rows = experiment.pairs(made).set_index("width")
+    assert (rows.value[8], rows.matched[8]) == (0, 1)
+    assert rows.low[0] < 1.01
+    assert rows.high[0] > 0.99
+    assert rows.matched[0] < 0.1
+    found = experiment.pair_metrics(made, experiment.pairs(made))
+    assert "pair_ratio_small" not in found  # one size only
+    assert found["perfect_ratio_small"] == found["perfect_ratio_large"]
+    assert found["pair_matched_large"][1][0] > 0.97
+    assert found["pair_matched_large"][1][1] == 1
+
+
+def test_distance_to_f_emp_is_zero_for_f_emp_and_a_known_shift_in_units_of_the_pixels():
+    data = pool(30)
+    few, many = torch.arange(3), torch.arange(20)
+    shifted = Empirical(data.x[many])
+    nets = [
+        network(few, data.x[:2], x=data.x),
+        network(many, data.x[:2], denoiser=lambda y, sigma: shifted(y, sigma) + 0.3),
+    ]
+    made = study(nets, data)
+    rows = transition_quality.from_perfect(made, [0.1, 1.0])
+    assert len(rows) == 8
+    assert rows[rows.n == 3].value.max() == 0
+    np.testing.assert_allclose(rows[rows.n == 20].value, 0.3 / made.scale, rtol=1e-5)
+    assert (rows.low <= rows.value + 1e-9).all()
+    assert (rows.high >= rows.value - 1e-9).all()
+
+
+def test_weighted_loss_of_the_best_denoiser_of_white_noise_is_one():
+    x, scale = 0.7 * torch.randn(4000, 1, 8, 8, generator=torch.Generator().manual_seed(5)), 0.7
+
+    def wiener(y, sigma):  # error s^2 sigma^2 / (s^2 + sigma^2) per pixel, weight its inverse
+        power = sigma.reshape(-1, 1, 1, 1) ** 2
+        return y * scale**2 / (scale**2 + power)
+
+    each = transition_quality.weighted_loss(wiener, scale, x)
+    assert each.shape == (4000,)
+    assert each.mean().item() == pytest.approx(1, abs=0.01)
+    again = transition_quality.weighted_loss(wiener, scale, x, batch=33)
+    torch.testing.assert_close(each, again)
+
+
+def test_losses_of_f_emp_are_its_own_and_ratios_follow_by_hand():
+    data = pool()
+    made = study([network(range(6), data.x[:2], x=data.x)], data)
+    rows = transition_quality.losses(made).set_index("kind").value
+    for name in (transition_quality.TRAIN, transition_quality.TEST):
+        assert rows[name] == rows[f"{experiment.PERFECT}, {name}"]
+    names = [transition_quality.TRAIN, transition_quality.TEST]
+    kinds = [*names, *(f"{experiment.PERFECT}, {name}" for name in names)]
+    table = pd.DataFrame({"n": 5, "kind": kinds, "value": [2.0, 8.0, 0.5, 16.0], "low": 1.0, "high": [4, 10, 1, 20]})
+    assert transition_quality.loss_ratio(made, table, 5) == (4, (0.25, 10))
+    assert transition_quality.excess(table, 5) == (4, 0.5)
+
+
+def test_usual_level_is_the_nearest_to_the_median_of_training():
+    assert transition_quality.usual_level([0.05, 0.2, 0.3, 0.5, 5.0]) == 0.3
+    assert transition_quality.usual_level([5.0]) == 5.0
+
+
+def test_quality_tells_good_samples_from_far_ones_and_from_a_few():
+    draw = torch.Generator().manual_seed(3)
+    test, good = torch.randn(100, 5, generator=draw), torch.randn(80, 5, generator=draw)
+    data = pool()
+    made = study([network(range(6), data.x[:2], x=data.x)], data)
+    kinds = {"good": good, "far": good + 100, "few": test[:2].repeat(40, 1) + 1e-3 * good}
+    found = {
+        name: transition_quality._quality(made, made.networks[0], f, test).set_index(["measure", "kind"])
+        for name, f in kinds.items()
+    }
+    assert set(found["good"]["size"]) == {50}
+    value = {name: frame.value for name, frame in found.items()}
+    assert abs(value["good"]["precision", "gap"]) < 0.1
+    assert abs(value["good"]["recall", "gap"]) < 0.1
+    assert value["far"]["precision", "width 8"] == value["far"]["recall", "width 8"] == 0
+    assert found["far"].high["recall", "width 8"] == pytest.approx(measures.wilson(0, 50)[1])  # never (0, 0)
+    assert value["few"]["precision", "width 8"] > 0.5
+    assert value["few"]["recall", "width 8"] < 0.1
+    assert value["far"]["kernel_distance", "width 8"] > 1000
+    rows = found["good"].reset_index()
+    metrics = transition_quality.quality_metrics(made, rows)
+    assert metrics["precision_small"] == metrics["precision_large"]  # one size
+    assert metrics["recall_gap"][0] == pytest.approx(metrics["recall_large"][0] - metrics["real_recall"][0])
+    panels = transition_quality.quality_panels(pd.concat([rows, rows.assign(seed=11)]))
+    assert panels["recall"].kind.value_counts().to_dict() == {"width 8": 2, "real images": 1}
+
+
+def test_more_steps_move_no_copy_of_f_emp():
+    data = pool()
+    nets = [network(range(n), experiment.draw(Empirical(data.x[:n]), data.x, 8), x=data.x) for n in (3, 6)]
+    rows = transition_quality.more_steps(study(nets, data))
+    assert rows.n.tolist() == [3, 6]
+    assert rows.fraction.tolist() == rows.finer.tolist() == [1, 1]
+    assert rows["shift"].max() == rows.changed.max() == 0
+    assert rows.high.min() > 0
+    assert rows.moved.max() < 0.1
+
+
+def test_grids_show_samples_over_their_nearest_training_images():
+    data = pool()
+    nets = [
+        network([0, 1, 2], data.x[[2, 0]], index=0, x=data.x),
+        network([3, 4, 5], data.x[[3, 4]], index=1, x=data.x),
+        network(range(6), data.x[[4, 5]], index=0, x=data.x),
+    ]
+    made = study(nets, data)
+    rows, captions, frame = experiment.grid(made, 2)
+    assert list(rows) == ["noise, n = 3", "noise, nearest of 3", "noise, n = 6", "noise, nearest of 6"]
+    np.testing.assert_array_equal(rows["noise, n = 3"], rows["noise, nearest of 3"])
+    assert captions["noise, n = 6"] == ["0.00", "0.00"]
+    assert len(frame) == 8
+    other, _, _ = experiment.grid(replace(made, name="more noise"), 2)
+    assert not set(rows) & set(other)  # rows of two data sets stand in one figure
+    rows, captions, _ = experiment.pair_grid(made, 2)
+    np.testing.assert_array_equal(rows["noise, nearest of B's"], data.x[[3, 4], 0])
+    each = experiment.agreement(nets[0].samples, nets[1].samples)
+    assert captions["noise, network B"] == [f"{v:.2f}" for v in each[:, 0] / each[:, 1].mean()]
+
+
+def test_pictures_are_gray_as_they_are_and_colored_from_0_to_1():
+    x = torch.linspace(-1, 1, 24).reshape(2, 3, 2, 2)
+    assert copying.pictures(x).shape == (2, 2, 2, 3)
+    assert copying.pictures(x).min() == 0
+    np.testing.assert_array_equal(copying.pictures(x[:, :1]), x[:, 0])
+
+
+def test_prefix_makes_names_of_metrics():
+    assert [experiment.prefix(name) for name in ("mnist", "fashion-mnist")] == ["mnist_", "fashion_mnist_"]
+
+
+def test_size_curves_draw_means_intervals_and_looks():
+    data = pd.DataFrame({"n": [10, 10, 100], "value": [0.2, 0.4, 0.9], "low": 0.1, "high": 1.0, "kind": "ours"})
+    best = pd.DataFrame({"n": [10, 100], "value": [1.0, 1.0], "kind": "best"})
+    fig = figures.size_curves({"a": pd.concat([data, best])}, "n", {"value": "share"}, {"best": "theory dashed"})
+    lines = {line.get_color(): line for line in fig.axes[0].lines if len(line.get_xdata()) == 2}
+    assert any(line.get_ydata() == pytest.approx([0.3, 0.9]) for line in fig.axes[0].lines)
+    assert lines[figures.THEORY].get_linestyle() in ("--", "None")
+    assert fig.axes[0].get_ylabel() == "share"
+    assert [text.get_text() for text in fig.legends[0].texts] == ["ours", "best"]
+    fig = figures.size_curves(dict.fromkeys("abcd", data), "n", {"a": "first"}, {}, limits={"b": (0, 5)}, ylim=(-1, 2))
+    assert [axis.get_ylabel() for axis in fig.axes[:4]] == ["first", "b", "c", "d"]
+    assert fig.axes[1].get_ylim() == (0, 5)
+    assert len(fig.axes) == 6  # two rows of three, the last two empty
+    assert [axis.axison for axis in fig.axes] == [True] * 4 + [False] * 2
+    plt.close("all")
