@@ -54,12 +54,12 @@ def sync_folder(folder: Path) -> None:
 
 
 def canonical(content: dict[str, Any]) -> str:
-    """A JSON object as text, the same for equal objects."""
-    return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    """A JSON object as text, the same for equal objects, in whatever order their keys were written."""
+    return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False, sort_keys=True) + "\n"
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write a JSON object atomically, with the sha256 of the rest of it under its last key, "sha256"."""
+    """Write a JSON object atomically, with the sha256 of the rest of it under the key "sha256"."""
     digest = sha256(canonical(content).encode())
     write_bytes(path, canonical({**content, "sha256": digest}).encode())
 

@@ -5,6 +5,7 @@ import os
 import pytest
 
 from spikiness.errors import RunFailed
+from spikiness_book.engine.runs import devices
 from spikiness_book.engine.sweeps import machine
 
 
@@ -18,7 +19,7 @@ def home(tmp_path, monkeypatch):
 @pytest.mark.parametrize(("visible", "found"), [("2,GPU-ab", ["2", "GPU-ab"]), ("", []), ("-1", []), ("0", ["0"])])
 def test_the_environment_says_which_gpus_there_are(monkeypatch, visible, found):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    assert machine.gpus() == found
+    assert devices.gpus() == found
 
 
 def test_two_jobs_never_hold_the_same_gpu(monkeypatch):

@@ -1,8 +1,9 @@
 """Trained networks, kept by what made them: a change of colour retrains nothing, a change of the training everything.
 Of several processes that want the same networks one trains them and the others wait.
 
-A network is found by the code of the function that trains it and all it uses, the arguments, and torch's version. It
-is kept in `<home>/networks/<digest>/` as `weights.safetensors` and `networks.json`, each with its sha256.
+A network is found by the code of the function that trains it and all it uses, the arguments, and torch's version; not
+by the device that trained it: either gives a network of this recipe. It is kept in `<home>/networks/<digest>/` as
+`weights.safetensors` and `networks.json`, each with its sha256.
 """
 
 import contextlib
@@ -29,7 +30,7 @@ from spikiness import denoisers, networks, sampling
 from spikiness.errors import CorruptArtifact, SpikinessError, suggest
 from spikiness_book.engine.runs import chapter, locks, sources, store
 
-FORMAT = 2
+FORMAT = 3
 KEPT: dict[str, type[nn.Module]] = {**networks.REGISTRY, "EDM": denoisers.EDM}
 SILENT = ("progress", "checkpoint")  # arguments that do not change what is trained
 
@@ -92,14 +93,8 @@ def key(fit: Callable[..., Any], args: tuple[Any, ...] = (), kwargs: dict[str, A
     bound = inspect.signature(fit).bind(*args, **(kwargs or {}))
     bound.apply_defaults()
     named = {name: value for name, value in bound.arguments.items() if name not in SILENT}
-    content = [
-        FORMAT,
-        fit.__module__,
-        _qualified(fit),
-        _code(fit),
-        [[name, _fingerprint(name, value)] for name, value in named.items()],
-        _torch(),
-    ]
+    arguments = [[name, _fingerprint(name, value)] for name, value in sorted(named.items())]
+    content = [FORMAT, _code(fit), arguments, _torch()]
     return store.sha256(json.dumps(content).encode())[:32]
 
 
@@ -107,23 +102,19 @@ def _torch() -> str:
     return metadata.version("torch").partition("+")[0]
 
 
-def _qualified(fit: Callable[..., Any]) -> str:
+def _code(fit: Callable[..., Any]) -> Any:
+    """The digest of the code that trains."""
     name = getattr(fit, "__qualname__", "<lambda>")
     if "<" in name or "." in name:
         raise SpikinessError(f"cached() takes a function defined at the top of a module, not {fit!r}")
-    return name
-
-
-def _code(fit: Callable[..., Any]) -> str:
-    """The digest of the code that trains."""
-    if fit.__module__.partition(".")[0] == sources.PACKAGE:
-        return sources.function_digest(fit.__module__, fit.__qualname__)
+    if fit.__module__.partition(".")[0] in sources.PACKAGES:
+        return sources.function_digest(fit.__module__, name)
     file = getattr(sys.modules.get(fit.__module__), "__file__", None)
     if file is None:
         raise SpikinessError(
             f"cached() cannot see the code of {fit.__qualname__}: define it in a module, not a notebook"
         )
-    return sources.file_digest(Path(file))
+    return [name, sources.file_digest(Path(file))]  # such a file counts whole
 
 
 def _fingerprint(name: str, value: Any) -> Any:
@@ -142,7 +133,7 @@ def _fingerprint(name: str, value: Any) -> Any:
     if isinstance(value, list | tuple):
         return ["list", [_fingerprint(name, item) for item in value]]
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return [type(value).__qualname__, _fingerprint(name, vars(value))]
+        return ["fields", _fingerprint(name, vars(value))]
     if isinstance(value, dict):
         return ["dict", [[str(item), _fingerprint(name, value[item])] for item in sorted(value)]]
     raise SpikinessError(

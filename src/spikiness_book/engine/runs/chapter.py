@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from spikiness.errors import SpikinessError, suggest
-from spikiness_book.engine.runs import parameters, store
+from spikiness_book.engine.runs import devices, parameters, store
 
 PACKAGES = ("spikiness", "torch", "torchvision", "numpy", "scikit-learn", "pandas", "matplotlib")
 
@@ -214,6 +214,9 @@ class Run:
         """Write `result.json`, last and whole; returns the metrics as a DataFrame to show."""
         self._open()
         taken = environment(time.monotonic() - self._started)
+        torch = sys.modules.get("torch")
+        if self._request["inputs"].get("device") == devices.CUDA and torch and not torch.cuda.is_available():
+            raise SpikinessError(f"{self.chapter} was planned for a GPU, but ran without: see that torch finds it here")
         store.write_json(self.folder / "environment.json", {**taken, "timings_ms": self._timings})
         store.write_json(
             self.folder / "result.json",

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from spikiness.errors import SpikinessError, suggest
-from spikiness_book.engine.runs import parameters, sources, store
+from spikiness_book.engine.runs import devices, parameters, sources, store
 from spikiness_book.engine.runs.chapter import installed
 
 
@@ -82,7 +82,9 @@ class Source:
     Raises `SpikinessError` for an unknown chapter or profile.
     """
 
-    def __init__(self, chapter: str, profile: str = "demo", notebooks: Path | None = None) -> None:
+    def __init__(
+        self, chapter: str, profile: str = "demo", notebooks: Path | None = None, device: str | None = None
+    ) -> None:
         self.chapter, self.profile = chapter, store.profile_name(profile)
         self.notebook = read(chapter, notebooks)
         self.parameters = parameters.read(self.notebook, chapter)
@@ -93,7 +95,8 @@ class Source:
         code, uses = sources.notebook_code(self.notebook)
         self._inputs = {"source": code, "modules": sources.code_digest(uses)}
         self._fingerprints: dict[str | None, str | None] = {None: None}
-        self._torch = (installed("torch") or "none").partition("+")[0]  # a CPU build gives its version's numbers
+        torch = (installed("torch") or "none").partition("+")[0]  # a CPU build gives its version's numbers
+        self._platform = {"torch": torch, "device": device or devices.device()}
 
     def plan(self, values: Mapping[str, Any] | None = None, inputs: Mapping[str, Any] | None = None) -> Plan:
         """The run with `values` in place of the profile's; `inputs` of a planned run spare reading its data anew."""
@@ -102,7 +105,8 @@ class Source:
             **self._inputs,
             "data": inputs["data"] if inputs else self._fingerprint(chosen.get("data")),
             **self._more_data(chosen, inputs),
-            "torch": self._torch,
+            **self._platform,
+            **({"device": inputs["device"]} if inputs else {}),
         }
         content = {"format": store.FORMAT, "chapter": self.chapter, "parameters": chosen, **found}
         run_id = store.sha256(store.canonical(content).encode())[:16]
@@ -134,7 +138,8 @@ def resolve(
     """Check everything that can be checked without a kernel, and name the run.
 
     `values` replace the profile's, which replace the notebook's own. The id is a hash of the chapter's code, all
-    parameters, the package's code that it uses, the data and torch's version: equal ids give equal numbers.
+    parameters, the code of our packages that it uses, the data, torch's version and the class of the device: on one
+    machine equal ids give equal numbers, on another nearly equal ones.
     Raises `SpikinessError` for an unknown chapter, profile, parameter or dataset, or an impossible value.
     """
     return Source(chapter, profile, notebooks).plan(values)

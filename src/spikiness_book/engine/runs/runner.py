@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from spikiness.errors import RunFailed, SpikinessError
-from spikiness_book.engine.runs import locks, processes, store
+from spikiness_book.engine.runs import devices, locks, processes, store
 from spikiness_book.engine.runs.notebook import Plan, resolve
 
 WALL_LIMIT = 3 * 3600  # seconds; a paper-scale chapter may take an hour on two cores
@@ -125,7 +125,7 @@ def _execute(work: Path, task: Plan, start: float, limit: float) -> str:
             # stdin stays open as long as we live: that is how the process knows when we are gone
             process = subprocess.Popen(
                 command,
-                env=_environ(work, mark, task.profile),
+                env=_environ(work, mark, task),
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
@@ -188,8 +188,10 @@ def _threads(profile: str) -> str:
     return os.environ.get("OMP_NUM_THREADS") or str(cores)
 
 
-def _environ(work: Path, mark: str, profile: str) -> dict[str, str]:
-    fixed = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), _threads(profile))
+def _environ(work: Path, mark: str, task: Plan) -> dict[str, str]:
+    fixed = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), _threads(task.profile))
+    if task.inputs["device"] == devices.CPU:
+        fixed["CUDA_VISIBLE_DEVICES"] = ""  # what was planned for a CPU runs on one
     return {
         **os.environ,
         **fixed,

@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from spikiness.errors import RunFailed, SpikinessError
-from spikiness_book.engine.runs import locks, processes, store
+from spikiness_book.engine.runs import devices, locks, processes, store
 from spikiness_book.engine.runs.notebook import folder as notebooks_folder
-from spikiness_book.engine.sweeps import machine, planning
+from spikiness_book.engine.sweeps import planning
 from spikiness_book.engine.sweeps.grid import RESOURCES
 from spikiness_book.engine.sweeps.planning import Standing, Task
 
@@ -90,7 +90,7 @@ def _check_room(resources: dict[str, int], cores: int, gpus: int | None, executo
         return
     if resources["cpu"] > cores:
         raise SpikinessError(f"a run takes {resources['cpu']} cores and there are {cores}: lower cpu, or raise --cores")
-    here = len(machine.gpus()) if gpus is None else gpus
+    here = len(devices.gpus()) if gpus is None else gpus
     if resources["gpu"] > here:
         raise SpikinessError(
             f"a run takes {resources['gpu']} GPUs and there are {here}: set gpu: 0 to run on the CPU, or give --gpus"
@@ -162,7 +162,7 @@ def _limits(resources: dict[str, int], gpus: int | None) -> list[str]:
     import psutil
 
     memory = max(psutil.virtual_memory().total // 2**20, resources["memory"])
-    return ["--resources", f"mem_mb={memory}", f"gpu={len(machine.gpus()) if gpus is None else gpus}"]
+    return ["--resources", f"mem_mb={memory}", f"gpu={len(devices.gpus()) if gpus is None else gpus}"]
 
 
 def _stop(engine: subprocess.Popen[bytes], mark: str) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from spikiness.errors import RunFailed
+from spikiness_book.engine.runs import devices as visible
 from spikiness_book.engine.runs import locks, store
 
 
@@ -22,7 +23,7 @@ def devices(count: int) -> Iterator[None]:
         yield
         return
     host = "".join(c for c in socket.gethostname().lower() if c.isalnum())[:40]
-    free = gpus()
+    free = visible.gpus()
     with contextlib.ExitStack() as held:
         mine: list[str] = []
         for name in free:
@@ -36,10 +37,3 @@ def devices(count: int) -> Iterator[None]:
             raise RunFailed(f"needs {count} GPUs, and of {', '.join(free) or 'none'} only {len(mine)} are free")
         os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(mine)
         yield
-
-
-def gpus() -> list[str]:
-    """The GPUs that this process may use, without importing torch: those of $CUDA_VISIBLE_DEVICES where it is set."""
-    if (named := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
-        return [name for name in named.split(",") if name not in ("", "-1")]
-    return sorted(path.name[6:] for path in Path("/dev").glob("nvidia[0-9]*") if path.name[6:].isdigit())

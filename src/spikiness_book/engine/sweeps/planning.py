@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from spikiness.errors import CorruptArtifact, SpikinessError
 from spikiness.files import read_json, write_json
-from spikiness_book.engine.runs import notebook, store
+from spikiness_book.engine.runs import devices, notebook, store
 from spikiness_book.engine.runs.notebook import Plan, Source
 from spikiness_book.engine.sweeps.grid import SEEDS, Sweep, shown
 
@@ -40,7 +40,8 @@ def plan(sweep: Sweep, notebooks: Path | None = None) -> list[Task]:
     refuses, or two points that are the same run.
     """
     try:
-        return _tasks(sweep, Source(sweep.chapter, sweep.profile, notebooks))
+        device = devices.CUDA if sweep.resources["gpu"] else None  # jobs may have what this machine has not
+        return _tasks(sweep, Source(sweep.chapter, sweep.profile, notebooks, device))
     except SpikinessError as error:
         raise type(error)(f"{sweep.where or sweep.name}: {error}") from None
 
