@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from spikiness.denoisers import noise_level
 from spikiness.errors import SpikinessError, suggest
@@ -154,6 +153,8 @@ def costs(
     model: nn.Module, names: Sequence[str], y: Tensor, sigma: Tensor | float, **arguments: Tensor
 ) -> dict[str, float]:
     """The `cost` of each of the layers `names`, all from one pass. Raises SpikinessError for what is not reached."""
+    from torch.utils.flop_counter import FlopCounterMode  # here, since it brings triton
+
     modules = {name: check_layer(model, name) for name in names}
     level = noise_level(sigma, y, 1).expand(len(y))
     done: dict[str, int] = {}

@@ -1,4 +1,4 @@
-"""Picking and altering samples: seeded subsets, copies, disjoint halves, centring, greyscale, size."""
+"""Picking and altering samples: seeded subsets, copies, disjoint halves, centering, grayscale, size."""
 
 import operator
 
@@ -82,7 +82,7 @@ def halves(x: Tensor, seed: int = 0) -> tuple[Tensor, Tensor]:
     return x[order[:half]], x[order[half:]]
 
 
-def centre(x: Tensor, mean: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def center(x: Tensor, mean: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """x [N, ...] minus `mean` [...] (its own mean by default), and that mean, to be taken off other samples too."""
     if mean is None:
         if len(x) == 0:
@@ -94,10 +94,10 @@ def centre(x: Tensor, mean: Tensor | None = None) -> tuple[Tensor, Tensor]:
     return x - mean, mean
 
 
-def greyscale(x: Tensor) -> Tensor:
+def grayscale(x: Tensor) -> Tensor:
     """Luma of x [N, 3, H, W] (BT.601 weights) as [N, 1, H, W]; x with one channel comes back unchanged."""
     if x.ndim != 4 or x.shape[1] not in (1, 3):
-        raise SpikinessError(f"greyscale needs [N, 1 or 3, H, W]; x has shape {list(x.shape)}")
+        raise SpikinessError(f"grayscale needs [N, 1 or 3, H, W]; x has shape {list(x.shape)}")
     if x.shape[1] == 1:
         return x
     weights = torch.tensor(LUMA, dtype=x.dtype, device=x.device)

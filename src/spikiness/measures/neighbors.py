@@ -5,8 +5,6 @@ from hashlib import sha256
 
 import numpy as np
 import torch
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
 from spikiness.errors import SpikinessError

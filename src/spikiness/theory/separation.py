@@ -53,7 +53,7 @@ def separable_subset(x: Tensor, n: int, seed: int = 0, below: float = 0.0, resta
         largest = max(largest, found, key=len)
     raise SpikinessError(
         f"n = {n}: no such subset of {len(flat)} samples with pairwise cosines below {below:g} found in {restarts} "
-        f"restarts; the largest found has {len(largest)}. Ask for fewer, centre the images first, or raise `below`"
+        f"restarts; the largest found has {len(largest)}. Ask for fewer, center the images first, or raise `below`"
     )
 
 

@@ -1,4 +1,4 @@
-"""The door: images that come from outside are checked once, here."""
+"""Validation of images that come from outside, once, by `check`."""
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ def _check_dtype(x: object) -> None:
 
 def _check_layout(x: Tensor, channels: int | None) -> None:
     if x.ndim != 4:
-        fix = {3: "; for one image x[None], for N grey ones x[:, None]", 2: "; for flat rows x.reshape(N, C, H, W)"}
+        fix = {3: "; for one image x[None], for N gray ones x[:, None]", 2: "; for flat rows x.reshape(N, C, H, W)"}
         raise SpikinessError(f"x has shape {list(x.shape)}; images are [N, C, H, W]{fix.get(x.ndim, '')}")
     if x.numel() == 0:
         raise SpikinessError(f"x has shape {list(x.shape)}, so holds no images; at least one is needed")
@@ -29,7 +29,7 @@ def _check_layout(x: Tensor, channels: int | None) -> None:
     if x.shape[1] not in known and x.shape[3] in known:
         raise SpikinessError(f"x has shape {list(x.shape)}, which looks like [N, H, W, C]: x.permute(0, 3, 1, 2)")
     if channels is not None and x.shape[1] != channels:
-        fix = {(1, 3): ": x.expand(-1, 3, -1, -1)", (3, 1): ": images.greyscale(x)"}.get((x.shape[1], channels), "")
+        fix = {(1, 3): ": x.expand(-1, 3, -1, -1)", (3, 1): ": images.grayscale(x)"}.get((x.shape[1], channels), "")
         raise SpikinessError(f"x has {x.shape[1]} channel(s); {channels} wanted{fix}")
 
 
@@ -50,7 +50,7 @@ def _check_range(x: Tensor, tolerance: float, allow_unit: bool) -> None:
     if 0 <= low < high <= 1 and not allow_unit:
         raise SpikinessError(
             f"x spans {low:.4g} to {high:.4g}, which looks like [0, 1]; images lie in [-1, 1]: 2 * x - 1, "
-            "or allow_unit=True where nothing is darker than mid-grey"
+            "or allow_unit=True where nothing is darker than mid-gray"
         )
 
 
