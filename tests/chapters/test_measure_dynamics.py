@@ -138,7 +138,7 @@ def test_calibration_tries_every_setting_on_the_samples_of_each_network():
     mask = np.arange(20) < 8
     found = dynamics.calibrate([network], [x], [mask], [0.3])
     assert not found.layer.str.contains("embed").any()
-    assert len(found) == found.layer.nunique() * 3 * len(dynamics.MEASURES)
+    assert len(found) == found.layer.nunique() * 3 * len(dynamics.TRIED)
     row = found[(found["pool"] == "max") & (found.measure == "kurtosis")].iloc[3]
     y = representations.noisy(x, 0.3, seed=3)
     score = dynamics.measures.kurtosis(representations.capture(net, row.layer, y, 0.3, "max")).numpy()
@@ -157,7 +157,7 @@ def test_stand_in_is_used_only_where_too_few_are_memorized_and_says_so():
 
 def test_warnings_compare_training_images_with_held_out_ones():
     x, net = pool(40), unet()
-    choice = detection.Choice("network.act", 0.3, "all", "std", -1)
+    choice = detection.Probe("network.act", 0.3, "all", "std", -1)
     network = dynamics.Network(10, 10, x[:10], [50], [net])
     found = dynamics.warnings(network, x[:10], x[10:], {dynamics.SPIKY: choice}, 2, 20).set_index("signal")
     assert set(found.index) == {dynamics.SPIKY, dynamics.LOSS, dynamics.ERROR}

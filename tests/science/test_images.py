@@ -324,7 +324,9 @@ def test_wrong_content_states_expected_and_got(home, server):
     name = "train-images-idx3-ubyte.gz"
     server.behave[name] = ["alter"] * 9
     good = server.files[name]
-    with pytest.raises(SpikinessError, match=f"expected md5:{md5(good)} but got {md5(good[:-1] + bytes([good[-1] ^ 1]))}"):
+    with pytest.raises(
+        SpikinessError, match=f"expected md5:{md5(good)} but got {md5(good[:-1] + bytes([good[-1] ^ 1]))}"
+    ):
         images.load("mnist")
 
 
@@ -884,6 +886,9 @@ def test_validation_lets_images_in_unchanged(x):
         (good.to(torch.complex64), "torch.complex64"),
         (good.numpy(), "torch.from_numpy"),
         ([[0.0]], "is a list"),
+        ([good[0], good[1]], "is a list; images are float tensors [N, C, H, W]: torch.stack(x)"),
+        ([Image.new("L", (8, 8))], "pil_to_tensor(i) for i in x]) / 127.5 - 1"),
+        (images.Images(good, torch.zeros(2), "x"), "is a Images; images are float tensors [N, C, H, W]: give its .x"),
         (good[0], "x[None]"),
         (good.flatten(1), "x.reshape(N, C, H, W)"),
         (good[None], "images are [N, C, H, W]"),

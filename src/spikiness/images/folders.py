@@ -132,7 +132,6 @@ def _decode(name: str, read: Callable[[str], bytes], path: Path) -> np.ndarray:
     """One image as uint8 [H, W, 1 or 3]; its format must be the one its name tells."""
     from PIL import Image
 
-
     try:
         with Image.open(io.BytesIO(read(name)), formats=(FORMATS[_suffix(name)],)) as image:
             if image.width * image.height > MAX_PIXELS:

@@ -1,6 +1,8 @@
 """Picking and altering samples: seeded subsets, copies, disjoint halves, centering, grayscale, size."""
 
+import contextlib
 import operator
+from typing import SupportsIndex
 
 import numpy as np
 import torch
@@ -14,10 +16,10 @@ LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601 weights of R, G, B, as in JPEG and 
 
 def whole(value: object, name: str, least: int) -> int:
     """`value` as an int of at least `least`; booleans, fractions and text are refused."""
-    try:
-        number = None if isinstance(value, bool | np.bool_) else operator.index(value)
-    except TypeError:
-        number = None
+    number = None
+    if isinstance(value, SupportsIndex) and not isinstance(value, bool | np.bool_):
+        with contextlib.suppress(TypeError):  # a tensor has an index only where it is one whole number
+            number = operator.index(value)
     if number is None or number < least:
         raise SpikinessError(f"{name} = {value!r} must be a whole number of at least {least}")
     return number

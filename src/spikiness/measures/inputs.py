@@ -8,7 +8,8 @@ from spikiness.errors import SpikinessError
 
 def flat(name: str, x: Tensor) -> Tensor:
     """x [N, ...] as [N, d]; refused where empty, not float or not finite."""
-    x = torch.as_tensor(x)
+    if not isinstance(x, Tensor):
+        x = _as_tensor(name, x)
     if not x.is_floating_point() or x.ndim < 2 or x[:1].numel() == 0:
         raise SpikinessError(f"{name} must be float and [N, ...] with N >= 1; this is {x.dtype} {tuple(x.shape)}")
     x = x.detach().flatten(1)
@@ -16,6 +17,18 @@ def flat(name: str, x: Tensor) -> Tensor:
         bad = int((~x.isfinite()).any(dim=1).sum())
         raise SpikinessError(f"{bad} of {len(x)} {name} hold NaN or inf and have no distance; remove and report them")
     return x
+
+
+def _as_tensor(name: str, x: object) -> Tensor:
+    """An array or a list of numbers as a tensor; anything else is refused with the remedy."""
+    if isinstance(getattr(x, "x", None), Tensor):  # what `images.load` gives
+        raise SpikinessError(f"{name} is {type(x).__name__}, not a tensor [N, ...]; give its .x")
+    try:
+        return torch.as_tensor(x)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise SpikinessError(
+            f"{name} is a {type(x).__name__}, not a float tensor [N, ...]; of a list of images make one by torch.stack"
+        ) from error
 
 
 def flat_pair(samples: Tensor, train: Tensor, names: tuple[str, str] = ("samples", "train")) -> tuple[Tensor, Tensor]:

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from spikiness import detection, measures, representations
-from spikiness.detection.calibration import auroc, quantile, values
-from spikiness.detection.detector import Choice, Detector, Explanation
+from spikiness.detection.calibration import Probe, auroc, quantile, values
+from spikiness.detection.detector import Detector, Explanation
 from spikiness_book.zoo import audited, copying
 
 FPR = 0.01  # false alarms allowed where a threshold is set
@@ -42,7 +42,7 @@ class Case:
         return np.where(self.samples.memorized, COPY, found)
 
     def parts(self, most: int | None = None) -> tuple[nn.Module, Tensor, Tensor]:
-        """The model, and the first `most` memorized and new samples, as `detection.survey` takes them."""
+        """The model, and the first `most` memorized and new samples, as `detection.grid_search` takes them."""
         return (
             self.model.denoiser,
             self.samples.part(self.samples.memorized, most)[0],
@@ -54,7 +54,7 @@ class Case:
 class Way:
     """How samples are flagged: what is measured, and above what; threshold None: set on `known` images of the model."""
 
-    choice: Choice
+    choice: Probe
     threshold: float | None = None
     known: str | None = None  # HELD or GENERATED
 
@@ -66,11 +66,11 @@ def cases(kind: str, seeds: Sequence[int], count: int, most: int) -> list[Case]:
 
 
 def survey(calibration: Sequence[Case], most: int) -> pd.DataFrame:
-    """`detection.survey` of the first `most` samples of each sort from each model; `model` is its seed."""
-    return pd.concat([detection.survey(*case.parts(most)).assign(model=case.model.seed) for case in calibration])
+    """`detection.grid_search` of the first `most` samples of each sort from each model; `model` is its seed."""
+    return pd.concat([detection.grid_search(*case.parts(most)).assign(model=case.model.seed) for case in calibration])
 
 
-def pick(surveys: pd.DataFrame, measure: str | None = None) -> Choice:
+def pick(surveys: pd.DataFrame, measure: str | None = None) -> Probe:
     """The choice `detection.calibrate` makes, of one measure where given."""
     return detection.pick(detection.worst_of(surveys if measure is None else surveys[surveys.measure == measure]))[0]
 
@@ -79,7 +79,7 @@ def ways(calibration: Sequence[Case], surveys: pd.DataFrame, most: int) -> dict[
     """Every way to flag samples of a model: chosen on calibration models, one by one and together, or the default;
     the threshold carried from these models (the highest of theirs), or set on known images of the audited one."""
 
-    def carried(choice: Choice, those: Sequence[Case]) -> Way:
+    def carried(choice: Probe, those: Sequence[Case]) -> Way:
         own = []
         for case in those:
             model, _, new = case.parts(most)
@@ -87,7 +87,7 @@ def ways(calibration: Sequence[Case], surveys: pd.DataFrame, most: int) -> dict[
         return Way(choice, max(own))
 
     best = pick(surveys)
-    default = Detector(calibration[0].model.denoiser).choice
+    default = Detector(calibration[0].model.denoiser).probe
     found = {}
     if len(calibration) > 1:
         for case in calibration:
@@ -111,7 +111,7 @@ def known(case: Case, count: int) -> tuple[np.ndarray, np.ndarray]:
     return apart, ~apart
 
 
-def scores(case: Case, found: dict[str, Way]) -> dict[Choice, tuple[np.ndarray, np.ndarray]]:
+def scores(case: Case, found: dict[str, Way]) -> dict[Probe, tuple[np.ndarray, np.ndarray]]:
     """Scores of all samples [N] and of the held-out images [M], for every choice among the ways."""
     choices = dict.fromkeys(way.choice for way in found.values())
     both = torch.cat([case.samples.x, case.held])
@@ -208,7 +208,7 @@ def beside(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     return np.concatenate([left, gap, right], axis=2)
 
 
-def draws(case: Case, choice: Choice, counts: Sequence[int], most: int) -> pd.DataFrame:
+def draws(case: Case, choice: Probe, counts: Sequence[int], most: int) -> pd.DataFrame:
     """AUROC and TPR at 1 % FPR of the mean over 1, 2, ... draws of the noise, with intervals by nearest image; each
     draw has a seed of its own."""
     (m, _, near_m), (g, _, near_g) = (
@@ -228,7 +228,7 @@ def draws(case: Case, choice: Choice, counts: Sequence[int], most: int) -> pd.Da
 
 
 def timings(
-    case: Case, choice: Choice, batches: Sequence[int], repeats: int = 5, clock: Callable[[], float] = perf_counter
+    case: Case, choice: Probe, batches: Sequence[int], repeats: int = 5, clock: Callable[[], float] = perf_counter
 ) -> pd.DataFrame:
     """Milliseconds per image of a score and of a full forward pass, by batch: the best of several calls."""
     rows, network = [], case.model.denoiser
@@ -348,7 +348,7 @@ def lead(signs: pd.DataFrame, sign: str) -> dict[str, int]:
     return {name: int(mask.sum()) for name, mask in found.items()}
 
 
-def unit_names(model: nn.Module, choice: Choice, x: Tensor, units: Sequence[int]) -> list[str]:
+def unit_names(model: nn.Module, choice: Probe, x: Tensor, units: Sequence[int]) -> list[str]:
     """Channel (and place, where all units are kept) of units by their index in the pooled representation."""
     y = representations.noisy(x[:1], choice.sigma)
     shape = representations.capture_each(model, [choice.layer], y, choice.sigma, lambda _, h: h)[choice.layer].shape[1:]

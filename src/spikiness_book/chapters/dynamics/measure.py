@@ -10,7 +10,7 @@ from torch import Tensor
 
 from spikiness import detection, images, measures
 from spikiness.denoisers import EDM, Empirical
-from spikiness.detection.calibration import NONLINEARITIES, SPIKIER, WAYS, values
+from spikiness.detection.calibration import NONLINEARITIES, SPIKIER, values
 from spikiness.sampling import Noise
 from spikiness_book.chapters.duplicates import measure as duplicates
 from spikiness_book.zoo import copying, models
@@ -19,7 +19,7 @@ GOOD, COPIES = "samples good", "half of the samples copies"
 SPIKY, ANY = "spikiness", "representation, any direction"  # of the chosen layer: memorized held to be spikier, or not
 LOSS, ERROR, APPEAR = "loss", "error at the same noise", "copies among samples"
 LOSS_SIGMAS = (0.065, 0.14, 0.30, 0.65, 1.4)  # quantiles .1, .3, .5, .7, .9 of the noise levels of training
-MEASURES = ("std", "std_over_norm", "participation_ratio", "kurtosis")
+TRIED = ("std", "std_over_norm", "participation_ratio", "kurtosis")
 APART = 10**12  # first seed of this noise: a sample never meets the noise it was made from
 FEWEST = 10  # memorized samples a choice may rest on
 
@@ -170,17 +170,17 @@ def calibrate(
     calibration: Sequence[duplicates.Network], samples: Sequence[Tensor], masks: Sequence[np.ndarray], sigmas: list
 ) -> pd.DataFrame:
     """AUROC of memorized against generalized samples, one row per network (`model`), layer, pool, measure and noise
-    level: `detection.survey`."""
+    level: `detection.grid_search`."""
     parts = []
     for network, drawn, mask in zip(calibration, samples, masks, strict=True):
         two = drawn[np.flatnonzero(mask)], drawn[np.flatnonzero(~mask)]
-        among = {"layers": NONLINEARITIES, "sigmas": sigmas, "measures": MEASURES}
-        found = detection.survey(network.stages[-1], *two, **among, seed=network.seed)
+        among = {"layers": NONLINEARITIES, "sigmas": sigmas, "measures": TRIED}
+        found = detection.grid_search(network.stages[-1], *two, **among, seed=network.seed)
         parts.append(found.assign(model=network.seed))
     return pd.concat(parts, ignore_index=True)
 
 
-def choose(calibrated: pd.DataFrame, spiky: bool = False) -> tuple[detection.Choice, float]:
+def choose(calibrated: pd.DataFrame, spiky: bool = False) -> tuple[detection.Probe, float]:
     """The setting whose AUROC, in one direction for all calibration networks, is largest in the worst of them, and that
     AUROC; with `spiky` the direction is given: memorized samples are held to be the spikier ones."""
     table = detection.worst_of(calibrated, SPIKIER if spiky else None)
@@ -190,12 +190,12 @@ def choose(calibrated: pd.DataFrame, spiky: bool = False) -> tuple[detection.Cho
 
 def spikier(calibrated: pd.DataFrame) -> float:
     """Share of settings, over calibration networks, in which memorized samples are the spikier ones."""
-    way = calibrated.measure.map(WAYS)
+    way = calibrated.measure.map(lambda name: measures.MEASURES[name].spikier)
     return float(((calibrated.auroc - 0.5) * way > 0).mean())
 
 
 def scores(
-    denoiser: EDM, x: Tensor, choices: dict[str, detection.Choice], draws: int, seed: int
+    denoiser: EDM, x: Tensor, choices: dict[str, detection.Probe], draws: int, seed: int
 ) -> dict[str, np.ndarray]:
     """What might tell training images from others, one number [N] each, higher for training: the measures chosen, the
     loss of training, and the error at the noise level of the first choice; measures and error are means over `draws`.
@@ -212,7 +212,7 @@ def unused(x: Tensor, seen: Sequence[Tensor]) -> Tensor:
 
 
 def warnings(
-    network: Network, mine: Tensor, held: Tensor, choices: dict[str, detection.Choice], draws: int, resamples: int
+    network: Network, mine: Tensor, held: Tensor, choices: dict[str, detection.Probe], draws: int, resamples: int
 ) -> pd.DataFrame:
     """One row per stage and score: AUROC of training images `mine` against held-out ones, with its interval."""
     found = []

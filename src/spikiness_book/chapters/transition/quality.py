@@ -31,7 +31,7 @@ INPUTS = 400  # noisy images at which a network is compared with f_emp, at most:
 LOSS_DRAWS = 2000  # noisy images over which a loss is averaged, about
 SPLITS = 100  # halves of the held-out images over which quality is averaged
 TRAIN, TEST = "training images", "held-out images"
-MEASURES = ("precision", "recall", "kernel_distance")
+FIGURES = ("precision", "recall", "kernel_distance")
 
 
 def from_perfect(study: Study, sigmas: Sequence[float]) -> pd.DataFrame:
@@ -125,7 +125,7 @@ def _quality(study: Study, net: Network, features: Tensor, test: Tensor) -> pd.D
         mine = images.subset(features, size, seed)
         found.append(measures.quality(mine, halves[:size], halves[size:], lambda f: f, draws=1))
     rows = []
-    for name in MEASURES:
+    for name in FIGURES:
         samples, real = (np.array([getattr(f, f"{of}{name}") for f in found]) for of in ("", "real_"))
         row = {"data": study.name, "n": net.n, "width": net.width, "seed": net.seed, "measure": name, "size": size}
         for what, split in {kind(net): samples, "real images": real, "gap": samples - real}.items():
@@ -142,7 +142,7 @@ def quality_panels(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
     shown = rows[rows.kind != "gap"]
     real = shown.kind == "real images"
     shown = pd.concat([shown[~real], shown[real].drop_duplicates(["n", "measure"])])
-    return {name: shown[shown.measure == name] for name in MEASURES}
+    return {name: shown[shown.measure == name] for name in FIGURES}
 
 
 def more_steps(study: Study) -> pd.DataFrame:
@@ -182,7 +182,7 @@ def quality_metrics(study: Study, rows: pd.DataFrame) -> dict[str, tuple[float, 
     """Value and interval, of the larger width: each measure at both ends of the sizes, of real images (`real_`), and of
     the difference to them at the largest n (`_gap`)."""
     found, mine = {}, rows[rows.width == study.width]
-    for name in MEASURES:
+    for name in FIGURES:
         of = mine[mine.measure == name].set_index("kind")
         for end, n in {"small": mine.n.min(), "large": mine.n.max()}.items():
             found[f"{name}_{end}"] = span(of[of.n == n].loc[[f"width {study.width}"]])
