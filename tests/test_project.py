@@ -63,7 +63,7 @@ ARROWS = {
 }
 NARROW = {  # where only these names of the lower part may be used
     ("runs", "images"): ("images.fingerprint",),
-    ("training", "networks"): ("networks.relu_dae", "networks.classifier"),
+    ("training", "networks"): ("networks.relu_dae", "networks.classifier", "networks.contract"),
 }
 ENGINE = {
     "runs",

@@ -20,6 +20,7 @@ def _per_unit(reduce: Callable[[Tensor], Tensor], features: Tensor) -> Tensor:
     return reduce(features.mT) if features.ndim == 3 else features
 
 
+#: Ways to make features [N, p] of a layer's output, of all places or one number for each channel.
 POOLS: Registry[Callable[[Tensor], Tensor]] = Registry(
     "pool",
     {
@@ -205,7 +206,7 @@ def reached(model: nn.Module, names: Sequence[str], y: Tensor, sigma: Tensor | f
 def _watched(modules: dict[str, nn.Module | None], see: Callable[[str, object], object]) -> Iterator[None]:
     """`see(name, output)` is called whenever one of the modules has answered."""
 
-    def hook(name: str) -> Callable:
+    def hook(name: str) -> Callable[[nn.Module, object, object], None]:
         def call(module: nn.Module, inputs: object, output: object) -> None:
             see(name, output)  # what a hook returns would take the place of the output
 
@@ -247,7 +248,12 @@ def _rows(count: int, batch: int) -> Iterator[slice]:
 
 
 def _reduced(
-    model: nn.Module, modules: dict[str, nn.Module | None], y: Tensor, sigma: Tensor, arguments: dict, reduce: Callable
+    model: nn.Module,
+    modules: dict[str, nn.Module | None],
+    y: Tensor,
+    sigma: Tensor,
+    arguments: dict[str, Tensor],
+    reduce: Callable[[str, Tensor], Tensor],
 ) -> dict[str, Tensor]:
     """What `reduce` makes of each layer's features, as they leave the layer: what changes them in place comes later."""
     reduced: dict[str, Tensor] = {}

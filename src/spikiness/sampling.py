@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -76,6 +77,7 @@ def ancestral(denoiser: Denoiser, y: Tensor, sigmas: Tensor, noise: Callable[[],
         yield State(y, after, estimate)
 
 
+#: Samplers by name, as `sample` takes them.
 SAMPLERS: Registry[Callable[..., Iterator[State]]] = Registry(
     "sampler", {"heun": heun, "euler": euler, "ancestral": ancestral}
 )
@@ -140,8 +142,8 @@ def trajectories(
     guidance: float = 1.0,
     batch: int = 256,
     progress: bool = False,
-    keep: Callable[[Iterator[State]], object] = list,
-) -> list:
+    keep: Callable[[Iterator[State]], Any] = list,
+) -> list[Any]:
     """What `keep` makes of the states of each batch of samples; by default all of them. Arguments as for `sample`."""
     SAMPLERS.check(sampler)
     try:

@@ -594,6 +594,8 @@ def test_what_is_no_tensor_is_told_how_to_become_one():
     train = [torch.zeros(1, 4, 4), torch.ones(1, 4, 4)]
     with pytest.raises(SpikinessError, match=r"train is a list, not a float tensor \[N, \.\.\.\]; .* torch\.stack"):
         measures.memorization(torch.stack(train), train)
+    numbers = [[0.0, 1.0], [2.0, 0.0]]
+    assert measures.memorization(numbers, numbers).fraction == 1  # lists of numbers need no remedy
     with pytest.raises(SpikinessError, match=r"samples is Images, not a tensor .*; give its \.x"):
         measures.memorization(images.load("digits", n=3), torch.stack(train))
 

@@ -65,6 +65,7 @@ class Method:
         return self.kind(**{name: given[name] for name in self.takes if name in given})
 
 
+#: The rivals of the detector. This is the one list in which they are entered, each with what it needs.
 BASELINES: Registry[Method] = Registry(
     "baseline",
     {
@@ -105,4 +106,5 @@ BASELINES: Registry[Method] = Registry(
     },
 )  # fmt: skip
 
+#: Names of the baselines that know the image alone. A detector that does not beat them has not seen the model.
 CONTROLS = tuple(name for name, method in BASELINES.items() if method.control)

@@ -136,7 +136,8 @@ def compare(
 
 
 def _widened(apart: list[float], base: float, rival: float, trials: int, level: float) -> list[float]:
-    """The interval of `base - rival`, as wide as Wilson's of either that is exactly 0 or 1: no resample sees it err."""
+    """The interval of `base - rival`, two AUROCs. Where one of them is exactly 0 or 1 no resample shows an error, and
+    the interval reaches at least as far as Wilson's for that AUROC."""
     low, high = apart
     for value, sign in ((base, 1), (rival, -1)):
         if value in (0.0, 1.0):

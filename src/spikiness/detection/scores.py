@@ -26,8 +26,8 @@ from spikiness.networks.unet import at_least_one
 from spikiness.representations import capture, evaluating, noisy
 from spikiness.sampling import sample
 
-SEEDS = 2 * 10**12  # of generations that others are compared with: no sample or noise of the book is drawn from there
-REFERENCES = 20  # the fewest images a unit's mean and Std are taken from
+SEEDS = 2 * 10**12  # the first seed of a density's generations, far from those of samples and noise
+REFERENCES = 20  # the fewest images from which a unit's mean and Std are taken
 
 
 @dataclass(eq=False, repr=False)

@@ -28,7 +28,7 @@ def load(
     split: str = "train",
     n: int | None = None,
     seed: int = 0,
-    root: str | os.PathLike | None = None,
+    root: str | os.PathLike[str] | None = None,
     download: bool = True,
     *,
     gray: bool = False,

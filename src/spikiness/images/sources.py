@@ -18,6 +18,7 @@ from spikiness.errors import CorruptArtifact, SpikinessError, suggest
 from spikiness.images import archives, download
 from spikiness.images.folders import folder_digest, open_folder
 
+#: What `load` takes as a name.
 NAMES = ("digits", "mnist", "fashion-mnist", "cifar10", "npz:PATH", "folder:PATH")
 SPLITS = ("train", "test", "val")  # val: only npz and folder
 
@@ -53,7 +54,7 @@ class Source:
     note: str = ""
 
 
-def source(name: str, split: str, root: str | os.PathLike | None, fetch: bool) -> Source:
+def source(name: str, split: str, root: str | os.PathLike[str] | None, fetch: bool) -> Source:
     """The data set `name`; raises `SpikinessError` for an unknown name or split, and where data are missing."""
     kind = _check_name(name)
     _check_split(split, kind)
@@ -70,7 +71,7 @@ def source(name: str, split: str, root: str | os.PathLike | None, fetch: bool) -
     return Source(labels, pixels, note=note)
 
 
-def fingerprint(name: str, root: str | os.PathLike | None = None) -> str:
+def fingerprint(name: str, root: str | os.PathLike[str] | None = None) -> str:
     """SHA-256 (hex) that names the data behind `load(name)`, of all splits.
 
     Known sets go by their published checksums, so nothing is read; npz and folder by their contents. Raises
@@ -89,7 +90,7 @@ def fingerprint(name: str, root: str | os.PathLike | None = None) -> str:
         raise SpikinessError(f"cannot read {error.filename or path}: {error.strerror}") from error
 
 
-def places(root: str | os.PathLike | None = None) -> list[Path]:
+def places(root: str | os.PathLike[str] | None = None) -> list[Path]:
     """Folders in which data are looked for, in this order: root, else $SPIKINESS_DATA; then the user's cache."""
     named = root or os.environ.get("SPIKINESS_DATA")
     cache = Path(platformdirs.user_cache_dir("spikiness", appauthor=False), "data")
@@ -142,7 +143,7 @@ def _digits(split: str) -> Source:
     return _array_source(pixels[index], data.target[index], white=16)
 
 
-def _mnist(name: str, split: str, root: str | os.PathLike | None, fetch: bool) -> Source:
+def _mnist(name: str, split: str, root: str | os.PathLike[str] | None, fetch: bool) -> Source:
     prefix = "train" if split == "train" else "t10k"
     contents = [
         download.read_verified(_located(name, f"{IDX_FOLDERS[name]}/{file}", root, fetch), md5, unpack=True)
@@ -154,7 +155,7 @@ def _mnist(name: str, split: str, root: str | os.PathLike | None, fetch: bool) -
     return _array_source(pixels.reshape(-1, 1, 28, 28), labels)
 
 
-def _cifar10(split: str, root: str | os.PathLike | None, fetch: bool) -> Source:
+def _cifar10(split: str, root: str | os.PathLike[str] | None, fetch: bool) -> Source:
     """CIFAR10's exact pixels, from torchvision's folder or the published archive; never from a recompressed copy."""
     from torchvision.datasets import CIFAR10
 
@@ -168,7 +169,7 @@ def _cifar10(split: str, root: str | os.PathLike | None, fetch: bool) -> Source:
     return _array_source(*archives.read_cifar(contents, str(path)))
 
 
-def _user_path(name: str, root: str | os.PathLike | None) -> Path:
+def _user_path(name: str, root: str | os.PathLike[str] | None) -> Path:
     """The path in "npz:PATH" or "folder:PATH": as given, or below a data folder."""
     given = Path(name.partition(":")[2]).expanduser()
     looked = [Path(), *places(root)]
@@ -187,7 +188,7 @@ def _find(place: str, folders: list[Path]) -> Path | None:
     return next((folder / place for folder in folders if os.path.exists(folder / place)), None)
 
 
-def _located(name: str, place: str, root: str | os.PathLike | None, fetch: bool) -> Path:
+def _located(name: str, place: str, root: str | os.PathLike[str] | None, fetch: bool) -> Path:
     """The file `place` of the known set `name`: in a data folder, or fetched into the first that can be written."""
     folders = places(root)
     if path := _find(place, folders):

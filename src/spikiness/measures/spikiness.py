@@ -97,7 +97,7 @@ class Measure:
         return self.function(h)
 
 
-# The one list of measures: an entry here, and detectors, searches and tables know it.
+#: Measures of spikiness. This is the one list in which they are entered; detectors, searches and tables read it.
 MEASURES: Registry[Measure] = Registry(
     "measure",
     {

@@ -16,7 +16,7 @@ __all__ = [
     "load_weights",
 ]  # fmt: skip
 
-# What a kept network may be: its class is looked up here by name, and nowhere else, so that no file names code to run.
+#: The networks that can be kept. A class is looked up here by name and nowhere else, so that no file names code to run.
 REGISTRY: Registry[type[nn.Module]] = Registry(
     "network", {kind.__name__: kind for kind in (ReLUDAE, TimeDAE, UNet, DiT, Classifier)}
 )
