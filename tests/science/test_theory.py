@@ -110,13 +110,13 @@ def test_a_subset_depends_on_its_seed_only():
     assert theory.separability(list(x[far].flatten(1)[:, None]))[1] < -0.1
 
 
-def test_real_digits_are_separable_only_when_centred():
+def test_real_digits_are_separable_only_when_centered():
     x = torch.from_numpy(load_digits().data / 8 - 1)
-    with pytest.raises(SpikinessError, match=r"largest found has 1.*centre"):
+    with pytest.raises(SpikinessError, match=r"largest found has 1.*center"):
         theory.separable_subset(x, 5)
-    centred = x - x.mean(0)
-    index = theory.separable_subset(centred, 5)
-    assert theory.separability(list(centred[index][:, None]))[1] < 0
+    centered = x - x.mean(0)
+    index = theory.separable_subset(centered, 5)
+    assert theory.separability(list(centered[index][:, None]))[1] < 0
 
 
 @pytest.mark.parametrize(
