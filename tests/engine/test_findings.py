@@ -80,7 +80,7 @@ def test_intervals_say_of_what_level_and_over_what():
     narrow = findings.make("x", 2, (1, 3), level=0.9, over="samples")
     assert findings.kind_of_interval(narrow) == "90 % interval"
     for bad in ((2, 1), (1, 2, 1.5), (1, 2, 0.0)):
-        with pytest.raises(ValueError, match="interval|level"):
+        with pytest.raises(ValueError, match=r"interval|level"):
             Interval(*bad)
 
 

@@ -321,7 +321,8 @@ def _outside(bodies: Sequence[Sequence[ast.stmt]]) -> tuple[Any, list[Reference]
     return code, references
 
 
-NOT_RUN = {"parameters", "do-it-yourself"}
+DO_IT_YOURSELF = "do-it-yourself"
+NOT_RUN = {"parameters", DO_IT_YOURSELF}
 
 
 def _tags(cell: Any) -> list[str]:
