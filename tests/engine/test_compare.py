@@ -1,13 +1,17 @@
 """Agreement of two results, worked by hand."""
 
+import copy
+import dataclasses
 from pathlib import Path
 from statistics import NormalDist
 
 import numpy as np
 import pytest
 
-from spikiness_book.engine.runs import agreement, compare, differences, findings
+from spikiness_book.engine.runs import agreement, compare, differences, findings, store
 from spikiness_book.engine.runs.store import Result
+
+PUBLISHED = Path(__file__).parents[2] / "published"
 
 
 def result(metrics, **parameters):
@@ -87,3 +91,18 @@ def test_two_estimates_of_one_mean_agree_in_nineteen_of_twenty():
     pairs = [[findings.make("x", m, (m - half, m + half), over="draws") for m in pair] for pair in means]
     share = np.mean([abs(a["value"] - b["value"]) <= compare.tolerance(a, b) for a, b in pairs])
     assert 0.94 < share < 0.96
+
+
+@pytest.mark.parametrize("chapter", sorted(path.parent.name for path in PUBLISHED.glob("*/result.json")))
+def test_a_published_result_moved_by_twice_its_interval_fails(chapter):
+    """Every finding of every chapter: a rerun that differs so much is not called the same."""
+    reference = store.load(PUBLISHED / chapter)
+    moved = copy.deepcopy(reference.findings)
+    for finding in moved:
+        width = finding["interval"][1] - finding["interval"][0] if finding["interval"] else 0.0
+        step = 2 * (width or finding["tolerance"] or compare.RELATIVE * abs(finding["value"]) or 1.0)
+        finding["value"] += step
+        finding["interval"] = finding["interval"] and [end + step for end in finding["interval"]]
+    assert agreement(reference, reference)["agrees"].all()
+    table = agreement(dataclasses.replace(reference, findings=moved), reference)
+    assert table[table["agrees"]].metric.tolist() == []
