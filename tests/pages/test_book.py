@@ -366,6 +366,16 @@ def test_information_names_profile_data_device_seeds_commit_and_seconds():
     assert "2.14.1" in pages.versions({"memorization": result()})
 
 
+def test_a_page_names_all_seeds_of_its_run():
+    found = result()
+    found.parameters.update(seeds=[10, 11], calibration_seeds=[0], seeds_dit=[13])
+    assert pages.seeds(found) == "10, 11 (calibration 0; dit 13)"
+    found.parameters.clear()
+    assert pages.seeds(found) == "fixed"
+    found.parameters["seed"] = 3
+    assert pages.seeds(found) == "3"
+
+
 def test_docstrings_become_safe_markup():
     line = "Std/|h| of `h [N, p]`, *any* W_ and a_b, `x`s"
     assert docstrings.plain(line) == r"Std/\|h\| of ``h [N, p]``, \*any\* W\_ and a_b, ``x``\ s"
