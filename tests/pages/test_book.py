@@ -253,7 +253,7 @@ def test_a_claim_of_another_profile_is_not_tested_by_this_one(tmp_path):
 def test_a_missing_metric_names_claim_chapter_metric_and_the_nearest(tmp_path):
     parts = claims.read(one_claim(tmp_path, measured={"gain_error": {"held": "<= 1"}}))
     with pytest.raises(
-        SpikinessError, match=r"claim 'a': chapter 'memorization' has no metric 'gain_error'; did you mea"
+        SpikinessError, match=r"claim 'a': chapter 'memorization': no metric 'gain_error'; did you mea"
     ):
         claims.evaluate(parts, {"memorization": result(gain_eror=0.1)})
     with pytest.raises(SpikinessError, match="no result of chapter 'memorization'"):
@@ -340,7 +340,7 @@ def test_missing_numbers_are_listed_with_page_chapter_and_metric():
     lines = str(error.value).splitlines()
     assert len(lines) == 4
     assert all(line.startswith("book/page.md: {{") for line in lines)
-    assert "chapter 'memorization' has no metric 'gian'; did you mean 'gain'?" in lines[0]
+    assert "chapter 'memorization': no metric 'gian'; did you mean 'gain'?" in lines[0]
     assert "no result of chapter 'hybrid'" in lines[1]
     assert "no field 'valeu'; did you mean 'value'?" in lines[2]
     assert "no block 'blok'; did you mean 'block'?" in lines[3]
@@ -416,11 +416,11 @@ def test_a_changed_parameter_is_shown_under_the_first_ones(root, tmp_path, chapt
 def test_a_deleted_result_or_metric_stops_the_book(root, tmp_path, chapters):
     result = chapters["hybrid"].result
     result.findings[:] = [finding for finding in result.findings if finding["name"] != "flip_ratio"]
-    with pytest.raises(SpikinessError, match="claim 'hybrid-flip': chapter 'hybrid' has no metric 'flip_ratio'"):
+    with pytest.raises(SpikinessError, match="claim 'hybrid-flip': chapter 'hybrid': no metric 'flip_ratio'"):
         staged(root, tmp_path, chapters)
     (root / "book" / "claims.yaml").write_text("{}")
     with pytest.raises(
-        SpikinessError, match=r"book/discussion.md: \{\{ hybrid.flip_ratio \}\}: chapter 'hybrid' has no"
+        SpikinessError, match=r"book/discussion.md: \{\{ hybrid.flip_ratio \}\}: chapter 'hybrid': no metric"
     ):
         staged(root, tmp_path, chapters)
     del chapters["hybrid"]
