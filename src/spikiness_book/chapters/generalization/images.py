@@ -26,10 +26,10 @@ def plan_images(
     for seed in seeds:
         problems += [Problem(everything, width, s, lam, seed, ALL, start=2 * seed) for s in sorted({sigma, *sigmas})]
         for size in halves:
-            drawn = images.subset(distinct, 2 * size, seed, "distinct images for two halves")
+            chosen = images.subset(distinct, 2 * size, seed, "distinct images for two halves")
             problems += [
                 Problem((x,), width, sigma, lam, seed, group, start=2 * seed + half)
-                for half, (group, x) in enumerate(((FIRST, drawn[:size]), (SECOND, drawn[size:])))
+                for half, (group, x) in enumerate(((FIRST, chosen[:size]), (SECOND, chosen[size:])))
             ]
     return problems
 

@@ -14,17 +14,7 @@ from spikiness import images, measures, theory
 from spikiness.statistics import Interval
 from spikiness.theory.minimizer import optimal_gain
 from spikiness_book import two_layers
-from spikiness_book.two_layers import (
-    GENERALIZED,
-    MEMORIZED,
-    NORM,
-    RANK,
-    STORES,
-    Mixture,
-    Problem,
-    by_class,
-    measured,
-)
+from spikiness_book.two_layers import GENERALIZED, MEMORIZED, NORM, RANK, STORES, Problem
 
 LEAST = 0.02  # gains count from here on; columns that training is still shrinking lie below
 IMAGES, AMPLE, TIGHT, MODES = "images", "mixture, enough units", "mixture, too few units", "mixture, small penalty"
@@ -70,14 +60,14 @@ def choose(pool: Tensor, labels: Tensor, n: int, repeated: int, seed: int) -> Sa
     chosen = theory.separable_subset(x, repeated, seed)
     once = torch.ones(n, dtype=torch.bool)
     once[chosen] = False
-    return x[chosen], by_class(x[once], y[once])
+    return x[chosen], two_layers.by_class(x[once], y[once])
 
 
 def gaussians(n: int, dim: int, lengths: Sequence[float], seed: int) -> Samples:
     """Samples of the given lengths [m, d], and n samples of CLUSTERS Gaussians; all means at equal negative cosines."""
     directions = images.simplex_means(CLUSTERS + len(lengths), dim, 1.0, seed)  # [K + m, d]
     factors = images.random_factors(CLUSTERS, dim, RANK, SCALE, seed, means=directions)
-    x, y = Mixture((NORM * directions[:CLUSTERS]).float(), factors.float()).draw(n, seed)
+    x, y = two_layers.Mixture((NORM * directions[:CLUSTERS]).float(), factors.float()).draw(n, seed)
     repeated = directions[CLUSTERS:] * torch.tensor(lengths, dtype=directions.dtype)[:, None]
     return repeated.float(), tuple(x[y == k] for k in range(CLUSTERS))
 
@@ -104,27 +94,16 @@ def sweep(
 
 
 def plan_images(
-    pool: images.Images,
-    n: int,
-    repeated: int,
-    copies: Sequence[int],
-    width: int,
-    sigma: float,
-    lam: float,
-    seeds: Sequence[int],
-) -> list[RepeatedProblem]:
+    pool: images.Images, n: int, repeated: int, copies: Sequence[int], width: int,
+    sigma: float, lam: float, seeds: Sequence[int],
+) -> list[RepeatedProblem]:  # fmt: skip
     """The networks on images: every seed its own images, every number of copies."""
     data = {seed: choose(pool.x, pool.y, n, repeated, seed) for seed in seeds}
     return [one for seed in seeds for one in sweep(IMAGES, data[seed], copies, width, sigma, lam, seed)]
 
 
 def plan_mixture(
-    n: int,
-    copies: Sequence[int],
-    widths: Sequence[int],
-    sigma: float,
-    lams: Sequence[float],
-    seeds: Sequence[int],
+    n: int, copies: Sequence[int], widths: Sequence[int], sigma: float, lams: Sequence[float], seeds: Sequence[int]
 ) -> list[RepeatedProblem]:
     """The networks on mixtures: copies swept with enough units and with too few (widths, in this order) at the larger
     penalty; at the smaller one, long repeated samples and the largest number of copies, and none at all."""
@@ -254,11 +233,11 @@ def columns_as_images(
 def representation_rows(problem: RepeatedProblem, unseen: Tensor, draws: int) -> pd.DataFrame:
     """All measures of h for noisy inputs of one network: repeated samples (`draws` each), seen once, never seen."""
     groups = {"repeated": (problem.repeated, draws), "seen once": (problem.once, 1), "never seen": (unseen, 1)}
-    network, sigma, seed = problem.network, problem.sigma, problem.seed
-    return pd.concat(
-        [measured(network, x, sigma, seed, times, group=name, model=seed) for name, (x, times) in groups.items()],
-        ignore_index=True,
-    )
+    frames = [
+        two_layers.measured(problem.network, x, problem.sigma, problem.seed, times, group=name, model=problem.seed)
+        for name, (x, times) in groups.items()
+    ]
+    return pd.concat(frames, ignore_index=True)
 
 
 def against(rows: pd.DataFrame, group: str, name: str) -> pd.DataFrame:

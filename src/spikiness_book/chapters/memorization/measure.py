@@ -27,10 +27,10 @@ def plan(
     """The chapter's networks, "separable" subsets over sigmas and lambdas and "random" ones; those untied come last."""
     problems = []
     for seed in seeds:
-        separable, drawn = two_layers.separable_images(pool, n, seed), random_images(pool, n, seed)
+        separable, random = two_layers.separable_images(pool, n, seed), random_images(pool, n, seed)
         settings = {(s, lam) for s in (sigma, *sigmas)} | {(sigma, penalty) for penalty in (lam, *lams)}
         problems += [Problem(separable, width, s, penalty, seed, "separable") for s, penalty in sorted(settings)]
-        problems.append(Problem(drawn, width, sigma, lam, seed, "random"))
+        problems.append(Problem(random, width, sigma, lam, seed, "random"))
         problems.append(Problem(separable, width, sigma, lam, seed, "separable", tied=False))
     return sorted(problems, key=lambda problem: not problem.tied)
 

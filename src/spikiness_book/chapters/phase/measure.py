@@ -4,6 +4,7 @@ Data are mixtures of Gaussians, so that the population is known. A small network
 of many, so the whole grid is trained inside one run.
 """
 
+import itertools
 import time
 from collections.abc import Sequence
 from functools import cache
@@ -47,14 +48,8 @@ def plan(
 ) -> list[Problem]:
     """Every combination; all networks of one n and seed learn the same samples."""
     data = {(n, seed): clusters(n, seed) for n in sizes for seed in seeds}
-    return [
-        Problem(data[n, seed], width, sigma, lam, seed)
-        for width in widths
-        for n in sizes
-        for sigma in sigmas
-        for lam in lams
-        for seed in seeds
-    ]
+    grid = itertools.product(widths, sizes, sigmas, lams, seeds)
+    return [Problem(data[n, seed], width, sigma, lam, seed) for width, n, sigma, lam, seed in grid]
 
 
 def train(problems: Sequence[Problem], steps: int) -> list[Problem]:

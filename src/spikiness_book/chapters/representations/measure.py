@@ -10,18 +10,7 @@ from torch import Tensor
 
 from spikiness import images, theory
 from spikiness_book import two_layers
-from spikiness_book.two_layers import (
-    FRESH,
-    GENERALIZED,
-    MEMORIZED,
-    NORM,
-    RANK,
-    Mixture,
-    Pair,
-    evaluations,
-    measured,
-    train_pairs,
-)
+from spikiness_book.two_layers import FRESH, GENERALIZED, MEMORIZED, NORM, RANK, Pair, evaluations, measured
 
 DIM, SCALE = 100, 0.55  # the mixture: dimension, and standard deviation in the first direction of a mode
 NOISE_SEEDS = 3  # the noise levels are compared on the first seeds only: kept small because two cores
@@ -31,23 +20,13 @@ def gaussians(modes: int, n: int, seed: int) -> Tensor:
     """n samples [n, DIM] of `modes` Gaussians with means of most negative cosines, each with RANK directions."""
     means = images.simplex_means(modes, DIM, NORM, seed)
     factors = images.random_factors(modes, DIM, RANK, SCALE, seed, means=means)
-    return Mixture(means.float(), factors.float()).draw(n, seed)[0]
+    return two_layers.Mixture(means.float(), factors.float()).draw(n, seed)[0]
 
 
 def plan(
-    pool: Tensor,
-    width: int,
-    n_small: int,
-    n_mixture: int,
-    n_large: int,
-    networks: int,
-    modes: int,
-    sigma: float,
-    sigmas: Sequence[float],
-    decay_small: float,
-    decay_large: float,
-    seeds: Sequence[int],
-) -> list[Pair]:
+    pool: Tensor, width: int, n_small: int, n_mixture: int, n_large: int, networks: int, modes: int,
+    sigma: float, sigmas: Sequence[float], decay_small: float, decay_large: float, seeds: Sequence[int],
+) -> list[Pair]:  # fmt: skip
     """All pairs of the chapter: images and mixture; both again at equal lambda; images at all noise levels.
 
     decay_small, decay_large: lambda over d of memorizing and of generalizing networks, .005 and .00005 in the paper.
@@ -55,17 +34,16 @@ def plan(
     settings = {"width": width, "sigma": sigma, "decays": (decay_small, decay_large)}
     pairs = []
     for seed in seeds:
-        drawn = gaussians(modes, n_mixture * networks + n_large + FRESH, seed)
-        for data, x, n in (("images", pool, n_small), ("mixture", drawn, n_mixture)):
+        samples = gaussians(modes, n_mixture * networks + n_large + FRESH, seed)
+        for data, x, n in (("images", pool, n_small), ("mixture", samples, n_mixture)):
             main = two_layers.pair(data, x, n, networks, n_large, seed=seed, **settings)
             one, many = main.memorizing[0], main.generalizing  # the side questions are asked of one memorizing network
             equal = replace(one, lam=many.lam)
             pairs += [main, replace(main, question="equal penalty", memorizing=(equal,))]
             if data == "images" and seed in seeds[:NOISE_SEEDS]:
-                levels = [
-                    {"memorizing": (replace(one, sigma=s),), "generalizing": replace(many, sigma=s)} for s in sigmas
+                pairs += [
+                    Pair(data, "noise", (replace(one, sigma=s),), replace(many, sigma=s), main.fresh) for s in sigmas
                 ]
-                pairs += [replace(main, question="noise", **problems) for problems in levels]
     return pairs
 
 
@@ -130,7 +108,7 @@ def training_lengths(
     main = [replace(p, memorizing=p.memorizing[:1]) for p in main]
     tables = []
     for steps in lengths:
-        trained = main if steps == lengths[-1] else train_pairs(main, steps)
+        trained = main if steps == lengths[-1] else two_layers.train_pairs(main, steps)
         for data in ("images", "mixture"):
             rows = collect([p for p in trained if p.data == data], own_data, draws)
             tables.append(evaluations(rows, resamples, names, data=data, steps=steps))

@@ -45,7 +45,7 @@ class TrainingSetting:
 
 @dataclass(frozen=True, kw_only=True)
 class SettingProblem(Problem):
-    """A network that is trained in one of the ways; `group` is its regime."""
+    """A network and how it is trained; `group` is its regime."""
 
     setting: TrainingSetting
 
@@ -81,7 +81,7 @@ def split_settings() -> list[TrainingSetting]:
 
 
 def plan(
-    pool: Tensor, ways: Sequence[TrainingSetting], seeds: Sequence[int], sigma: float,
+    pool: Tensor, chosen: Sequence[TrainingSetting], seeds: Sequence[int], sigma: float,
     n: int, width: int, lam: float, n_mixture: int, width_mixture: int, lam_mixture: float,
 ) -> list[SettingProblem]:  # fmt: skip
     """Every setting and seed: n separable images of pool [N, ...] in the memorizing regime, three Gaussian modes,
@@ -90,13 +90,19 @@ def plan(
     for seed in seeds:
         data[MEMORIZING, seed] = two_layers.separable_images(pool, n, seed)
         data[GENERALIZING, seed] = two_layers.mixture_with_tail(seed).halves(n_mixture, seed)[0]
-    sizes = {MEMORIZING: (width, lam, [1] * n), GENERALIZING: (width_mixture, lam_mixture, None)}
-    problems = []
-    for way, regime, seed in ((w, regime, seed) for w in ways for regime in w.regimes for seed in seeds):
-        units, penalty, blocks = sizes[regime]
-        settings = {"tied": way.tied, "blocks": blocks, "setting": way}
-        problems.append(SettingProblem(data[regime, seed], units, sigma * way.sigma, penalty, seed, regime, **settings))
-    return problems
+    sizes = {
+        MEMORIZING: {"width": width, "lam": lam, "blocks": [1] * n},
+        GENERALIZING: {"width": width_mixture, "lam": lam_mixture},
+    }
+    return [
+        SettingProblem(
+            data[regime, seed], sigma=sigma * setting.sigma, seed=seed, group=regime, tied=setting.tied,
+            setting=setting, **sizes[regime],
+        )
+        for setting in chosen
+        for regime in setting.regimes
+        for seed in seeds
+    ]  # fmt: skip
 
 
 def train(problems: Sequence[SettingProblem], steps: dict[str, int]) -> list[SettingProblem]:
@@ -105,22 +111,21 @@ def train(problems: Sequence[SettingProblem], steps: dict[str, int]) -> list[Set
     `steps` is that of each regime.
     """
 
-    def descent(i: int) -> tuple[str, str, float, float, str, float, bool, int]:
-        problem, way = problems[i], problems[i].setting
-        return problem.group, way.optimizer, way.rate, _decay(problem), way.start, way.scale, way.tied, way.batch
+    def descent(problem: SettingProblem) -> tuple[str, TrainingSetting]:
+        return problem.group, replace(problem.setting, name="", group="", sigma=1.0, regimes=())
 
     networks: dict[int, ReLUDAE] = {}
-    for key, group in two_layers.grouped(range(len(problems)), descent).items():
-        regime, optimizer, rate, decay, start, scale, tied, batch = key
-        members = [problems[i].member(problems[i].x) for i in group]
-        if problems[group[0]].setting.decay_only:
+    for (regime, setting), group in two_layers.grouped(problems, descent).items():
+        members = [problem.member(problem.x) for problem in group]
+        if setting.decay_only:
             members = [replace(member, lam=0.0) for member in members]
         fitted = cached(
-            fit_from, members, start=start, scale=scale, tied=tied, optimizer=optimizer, decay=decay,
-            lr=rate * own_rate(optimizer, members), batch=batch * BATCH[regime], steps=steps[regime],
+            fit_from, members, start=setting.start, scale=setting.scale, tied=setting.tied, optimizer=setting.optimizer,
+            lr=setting.rate * own_rate(setting.optimizer, members), decay=_decay(group[0]),
+            batch=setting.batch * BATCH[regime], steps=steps[regime],
         )  # fmt: skip
-        networks |= dict(zip(group, fitted, strict=True))
-    return [replace(problem, network=networks[i]) for i, problem in enumerate(problems)]
+        networks |= zip(map(id, group), fitted, strict=True)
+    return [replace(problem, network=networks[id(problem)]) for problem in problems]
 
 
 def _decay(problem: SettingProblem) -> float:
@@ -155,8 +160,8 @@ def fit_from(
             done = state.step + 1
     except Diverged:
         if len(members) > 1:  # one stops all: each goes on alone, which is what it does among the others
-            ways = {"start": start, "scale": scale, "tied": tied, "optimizer": optimizer, "lr": lr, "decay": decay}
-            return [fit_from([member], **ways, batch=batch, steps=steps)[0] for member in members]
+            options = {"start": start, "scale": scale, "tied": tied, "optimizer": optimizer, "lr": lr, "decay": decay}
+            return [fit_from([member], **options, batch=batch, steps=steps)[0] for member in members]
     for network in networks:
         network.record = {"steps": steps, "done": done, "lr": lr, "optimizer": optimizer, "start": start}
     return networks
@@ -197,8 +202,8 @@ def summary(problem: SettingProblem) -> dict[str, object]:
 
     A network that diverged has NaN for all but its state.
     """
-    network, x, way = problem.network, problem.x, problem.setting
-    labels = {"setting": way.name, "group": way.group, "regime": problem.group, "seed": problem.seed}
+    network, x, setting = problem.network, problem.x, problem.setting
+    labels = {"setting": setting.name, "group": setting.group, "regime": problem.group, "seed": problem.seed}
     labels |= {"sigma": problem.sigma, "lr": network.record["lr"]}
     weights = network.w1.detach(), network.w2.detach()
     if network.record["done"] < network.record["steps"] or not all(w.isfinite().all() for w in weights):
