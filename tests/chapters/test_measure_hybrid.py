@@ -138,6 +138,8 @@ def test_flips_count_from_where_a_sample_stays_stored():
 def test_ratio_interval_is_as_wide_as_the_numbers_tried():
     value, interval = hybrid.ratio(hybrid.flips(sweep([16, 16], [8.0, 8.0])))
     assert (value, interval) == (pytest.approx(1.0), (pytest.approx(0.5), pytest.approx(2.0)))
+    assert interval.level == 0.95
+    assert "numbers tried" in interval.over
 
 
 def test_choose_repeats_images_that_point_apart_and_clusters_the_rest_by_label():

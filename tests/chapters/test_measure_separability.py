@@ -160,9 +160,10 @@ def test_rank_correlation_of_a_falling_relation():
     table = pd.DataFrame({"cosine": [0.0] * 4 + [0.5] * 4, "seed": [0, 0, 1, 1] * 2})
     table["margin"] = [1.0, 2, 3, 4, 5, 6, 7, 8]
     table["residual"] = np.exp(-table.margin)
-    value, (low, high) = experiment.rank_correlation(table, "margin", "residual")
+    value, interval = experiment.rank_correlation(table, "margin", "residual")
     assert value == pytest.approx(-1)
-    assert (low, high) == pytest.approx((-1, -1))
+    assert interval == pytest.approx((-1, -1))
+    assert (interval.level, interval.over) == (0.95, "mixtures")
     table.loc[7, "residual"] = 9.0  # the last becomes the largest: 1 - 6 sum d^2 / (n (n^2 - 1))
     expected = 1 - 6 * sum((a - b) ** 2 for a, b in zip(range(1, 9), [7, 6, 5, 4, 3, 2, 1, 8], strict=True)) / (8 * 63)
     assert experiment.rank_correlation(table, "margin", "residual")[0] == pytest.approx(expected)
