@@ -14,11 +14,11 @@ from spikiness import images, measures, sampling, theory
 from spikiness.denoisers import Empirical, Wiener
 from spikiness.networks.time_dae import TimeDAE
 from spikiness.training.classifier import fit_classifier
-from spikiness_book.chapters.representations import measure as representations
+from spikiness_book import two_layers
 from spikiness_book.engine.cache import cached
+from spikiness_book.two_layers import GENERALIZED, MEMORIZED
 from spikiness_book.zoo import models, time_models
 
-MEMORIZED, GENERALIZED = representations.MEMORIZED, representations.GENERALIZED
 FEW, RAW, MANY = "few, separable", "few, not centered", "many"
 LADDER = sampling.geometric_sigmas()  # the paper's: 60 levels from 2 to .02, then 0
 NETWORK, CLOSED, LINEAR, RESTORED = "network", "closed form", "Wiener", ", lengths restored"
@@ -162,7 +162,7 @@ def bins(rows: pd.DataFrame) -> pd.DataFrame:
     """Histograms of both ratios d1 / d2 of the networks of centered images, one row of panels per sampler."""
     kept = rows[(rows.subset != RAW) & (rows.source == NETWORK)]
     kept = kept.assign(data=kept.sampler.replace("heun", "Heun"))
-    return representations.histogram(kept, ["ratio", "ratio_direction"], 40)
+    return two_layers.histogram(kept, ["ratio", "ratio_direction"], 40)
 
 
 def evenness(rows: pd.DataFrame) -> pd.DataFrame:
@@ -215,7 +215,7 @@ def lengths(case: Case, count: int) -> pd.DataFrame:
 def noisy(case: Case, sigma: float, most: int = 500) -> Tensor:
     """Noisy training images [most, d]: all of them as often as they fit, at least `most` in all, then cut."""
     x = case.x[:most]
-    return representations.noisy(x, sigma, -(-most // len(x)), case.seed)[:most]
+    return two_layers.noisy(x, sigma, case.seed, draws=-(-most // len(x)))[:most]
 
 
 @torch.no_grad()
