@@ -12,8 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from spikiness import detection, images, representations, sampling
 from spikiness.detection.calibration import NONLINEARITIES, auroc, seeing_layers
-from spikiness_book import zoo
-from spikiness_book.chapters.representations import measure as two_layers
+from spikiness_book import two_layers, zoo
 from spikiness_book.engine.cache import sampled
 
 SPIKINESS, PAPER = "spikiness, calibrated", "Std, the paper's choice"
@@ -102,17 +101,18 @@ def _two_layers(kind: str, seed: int, most: int) -> DetectionTask:
     """Memorizing ReLU-DAEs on the few images each has learned, and a generalizing one on its many."""
     pool = images.load(kind.partition(":")[2], grey=True).x
     few, networks = DAE["n_small"], DAE["networks"]
-    split = two_layers.split(pool, few, networks, min(DAE["n_large"], len(pool) - few * networks - 50), seed)
-    d = split["large"].shape[1]
-    pair = two_layers.Pair("images", "main", seed, 0.2, DECAYS[0] * d, DECAYS[1] * d, **split)
-    pair = two_layers.train([pair], DAE["width"], DAE["steps"])[0]
+    n_large = min(DAE["n_large"], len(pool) - few * networks - 50)
+    pair = two_layers.pair(
+        "images", pool, few, networks, n_large, width=DAE["width"], sigma=0.2, decays=DECAYS, seed=seed
+    )
+    [pair] = two_layers.train_pairs([pair], DAE["steps"])
     shape = pool.shape[1:]
     memorized = tuple(
-        Asked(net, x.reshape(-1, *shape), None, np.array([f"{i}/{k}" for k in range(len(x))]))
-        for i, (net, x) in enumerate(zip(pair.memorizing, pair.small, strict=True))
+        Asked(one.network, one.x.reshape(-1, *shape), None, np.array([f"{i}/{k}" for k in range(one.n)]))
+        for i, one in enumerate(pair.memorizing)
     )
-    many = pair.large[:most].reshape(-1, *shape)
-    generalized = (Asked(pair.generalizing, many, None, np.arange(len(many))),)
+    many = pair.generalizing.x[:most].reshape(-1, *shape)
+    generalized = (Asked(pair.generalizing.network, many, None, np.arange(len(many))),)
     return DetectionTask(kind, seed, memorized, generalized, held_out=pair.fresh.reshape(-1, *shape))
 
 

@@ -18,11 +18,10 @@ from spikiness.statistics import Interval, hull, rate
 from spikiness.training.classifier import fit_classifier
 from spikiness.training.diffusion import fit_diffusion
 from spikiness.training.loop import LOG_UNIFORM
-from spikiness_book import zoo
-from spikiness_book.chapters.representations import measure as representations
+from spikiness_book import two_layers, zoo
 from spikiness_book.engine.cache import cached
+from spikiness_book.two_layers import GENERALIZED, MEMORIZED
 
-MEMORIZED, GENERALIZED = representations.MEMORIZED, representations.GENERALIZED
 FEW, RAW, MANY = "few, separable", "few, not centered", "many"
 BATCH, LR = 64, 3e-3  # of training, chosen on calibration seeds: the loss is flat from here on
 LADDER = sampling.geometric_sigmas()  # the paper's: 60 levels from 2 to .02, then 0
@@ -177,7 +176,7 @@ def bins(rows: pd.DataFrame) -> pd.DataFrame:
     """Histograms of both ratios d1 / d2 of the networks of centered images, one row of panels per sampler."""
     kept = rows[(rows.subset != RAW) & (rows.source == NETWORK)]
     kept = kept.assign(data=kept.sampler.replace("heun", "Heun"))
-    return representations.histogram(kept, ["ratio", "ratio_direction"], 40)
+    return two_layers.histogram(kept, ["ratio", "ratio_direction"], 40)
 
 
 def evenness(rows: pd.DataFrame) -> pd.DataFrame:
@@ -230,7 +229,7 @@ def lengths(case: SubsetNetwork, count: int) -> pd.DataFrame:
 def noisy(case: SubsetNetwork, sigma: float, most: int = 500) -> Tensor:
     """Noisy training images [most, d]: all of them as often as they fit, at least `most` in all, then cut."""
     x = case.x[:most]
-    return representations.noisy(x, sigma, -(-most // len(x)), case.seed)[:most]
+    return two_layers.noisy(x, sigma, case.seed, draws=-(-most // len(x)))[:most]
 
 
 @torch.no_grad()
