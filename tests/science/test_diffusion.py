@@ -1,6 +1,7 @@
 """Training of diffusion models: the loss by hand, resumption to the bit, memorization in short runs, what may fail."""
 
 import functools
+import itertools
 import json
 import math
 import os
@@ -504,3 +505,16 @@ def test_a_factory_of_a_denoiser_is_not_wrapped_again():
 def test_what_builds_no_network_is_refused(network):
     with pytest.raises(SpikinessError, match="must be a torch module, or a callable that takes generator="):
         fit_diffusion(digits(), network, images_seen=64)
+
+
+def test_seconds_of_all_parts_are_kept_with_the_checkpoint(tmp_path, monkeypatch):
+    """By a clock that moves one second whenever it is read: twice cut short, the second part counts from the first."""
+    ticks = itertools.count()
+    monkeypatch.setattr(diffusion.time, "monotonic", lambda: float(next(ticks)))
+    assert checkpoints.seconds(tmp_path) == 0
+    cut(tmp_path, 5, monkeypatch)
+    first, start = checkpoints.seconds(tmp_path), next(ticks)
+    cut(tmp_path, 9, monkeypatch)
+    both = checkpoints.seconds(tmp_path)
+    assert 0 < first < start
+    assert first < both <= first + next(ticks) - start
