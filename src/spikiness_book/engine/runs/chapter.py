@@ -31,12 +31,15 @@ from spikiness_book.engine.runs import devices, findings, parameters, store
 PACKAGES = ("spikiness", "torch", "torchvision", "numpy", "scikit-learn", "pandas", "matplotlib")
 
 
-_training_seconds: list[float] = []  # of every training whose networks this process used, now or when they were cached
+_training_seconds: dict[str, float] = {}  # of every training whose networks this process used, by their digest
 
 
-def count_training(seconds: float) -> None:
-    """Add the seconds a training took to the record, whoever ran it: a run that finds its networks cached says so."""
-    _training_seconds.append(seconds)
+def count_training(digest: str, seconds: float) -> None:
+    """Add the seconds that the training of some networks took to the record: once, however often they are loaded.
+
+    They count whoever trained the networks, and whenever: a run that finds them cached says what it rests on.
+    """
+    _training_seconds[digest] = seconds
 
 
 def begin(chapter: str, namespace: Mapping[str, Any]) -> "Run":
@@ -307,7 +310,7 @@ def environment(seconds: float) -> dict[str, Any]:
         "device": torch.cuda.get_device_name() if torch is not None and cuda else "cpu",
         "commit": _commit(),
         "seconds": round(seconds, 2),
-        "training_seconds": round(sum(_training_seconds), 2),
+        "training_seconds": round(sum(_training_seconds.values()), 2),
         **_peak_memory(),
     }
 
