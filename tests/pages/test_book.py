@@ -252,9 +252,7 @@ def test_a_claim_of_another_profile_is_not_tested_by_this_one(tmp_path):
 
 def test_a_missing_metric_names_claim_chapter_metric_and_the_nearest(tmp_path):
     parts = claims.read(one_claim(tmp_path, measured={"gain_error": {"held": "<= 1"}}))
-    with pytest.raises(
-        SpikinessError, match=r"claim 'a': chapter 'memorization': no metric 'gain_error'; did you mea"
-    ):
+    with pytest.raises(SpikinessError, match=r"claim 'a': chapter 'memorization': no metric 'gain_error'; did you mea"):
         claims.evaluate(parts, {"memorization": result(gain_eror=0.1)})
     with pytest.raises(SpikinessError, match="no result of chapter 'memorization'"):
         claims.evaluate(parts, {})
