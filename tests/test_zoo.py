@@ -288,6 +288,13 @@ def test_where_too_few_are_memorized_the_closest_stand_in_and_it_is_said():
     assert not (samples.memorized & samples.generalized).any()
 
 
+def test_a_model_that_copies_everything_is_refused_where_new_samples_are_needed(dit, monkeypatch):
+    monkeypatch.setattr(zoo, "sampled", lambda *_: dit.x[torch.arange(30) % 10])
+    assert zoo.told_apart(dit, 30).memorized.all()
+    with pytest.raises(SpikinessError, match=r"tiny-dit:digits, seed 10: 0 of 30 samples are new"):
+        zoo.two_sorts(dit, 30)
+
+
 # ---- names
 
 

@@ -342,6 +342,21 @@ def told_apart(model: Trained, count: int, stage: int = -1) -> Samples:
     return tell_apart(x, model.x, labels)
 
 
+def two_sorts(model: Trained, count: int) -> Samples:
+    """`told_apart` at the end of training, for what compares memorized samples with new ones.
+
+    Raises `SpikinessError` where fewer than two samples are new, as from a model that copies everything.
+    """
+    samples = told_apart(model, count)
+    new = int(samples.generalized.sum())
+    if new < 2:
+        raise SpikinessError(
+            f"{model.kind}, seed {model.seed}: {new} of {count} samples are new (d1 / d2 above {GENERALIZED_ABOVE:g}), "
+            "and at least 2 are needed to tell copies from: draw more samples, or take a model of more images"
+        )
+    return samples
+
+
 def tell_apart(x: Tensor, train: Tensor, labels: Tensor | None = None) -> Samples:
     """Which samples x [N, C, H, W] copy one of the distinct training images `train` [m, C, H, W], and which do not."""
     report = measures.memorization(x, train)

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from spikiness import detection, measures, representations
 from spikiness.detection.calibration import auroc, quantile, values
 from spikiness.detection.detector import Choice, Detector, Explanation
-from spikiness.errors import SpikinessError
 from spikiness.statistics import Interval, hull, onset, precedence, rate
 from spikiness_book import copying, zoo
 
@@ -43,16 +42,6 @@ class AuditedModel:
         found = np.where(self.samples.generalized, NEW, BETWEEN)
         return np.where(self.samples.memorized, COPY, found)
 
-    def check(self) -> None:
-        """Refuse a model that makes no new samples: there is nothing to tell copies from, or to set a threshold on."""
-        new = int(self.samples.generalized.sum())
-        if new < 2:
-            raise SpikinessError(
-                f"{self.kind}, seed {self.model.seed}: {new} of {len(self.samples.x)} samples are new (d1 / d2 above "
-                f"{zoo.GENERALIZED_ABOVE:g}), and an audit needs at least 2 to tell copies from: draw more samples, or "
-                "take a model of more images"
-            )
-
     def parts(self, most: int | None = None) -> tuple[nn.Module, Tensor, Tensor]:
         """The model, and the first `most` memorized and new samples, as `detection.survey` takes them."""
         return (
@@ -74,10 +63,7 @@ class FlagRule:
 def cases(kind: str, seeds: Sequence[int], count: int, most: int) -> list[AuditedModel]:
     """Models of a kind with `count` samples of each, and at most `most` held-out images."""
     held = zoo.held_out(kind, most)
-    audited = [AuditedModel(model, zoo.told_apart(model, count), held) for model in zoo.train(kind, seeds)]
-    for case in audited:
-        case.check()
-    return audited
+    return [AuditedModel(model, zoo.two_sorts(model, count), held) for model in zoo.train(kind, seeds)]
 
 
 def survey(calibration: Sequence[AuditedModel], most: int) -> pd.DataFrame:

@@ -87,7 +87,7 @@ def cases(kind: str, seeds: Sequence[int], samples: int, most: int) -> list[Dete
 
 
 def _sampled(model: zoo.Trained, samples: int, most: int) -> DetectionTask:
-    drawn = zoo.told_apart(model, samples)
+    drawn = zoo.two_sorts(model, samples)
     parts = [(Asked(model.denoiser, *drawn.part(which, most)),) for which in (drawn.memorized, drawn.generalized)]
     held, more = zoo.held_out(model.kind, most), min(samples, GENERATIONS)
     seeds = range(model.seed * 1_000_000 + DRAWN_APART, model.seed * 1_000_000 + DRAWN_APART + more)

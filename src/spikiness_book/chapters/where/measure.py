@@ -65,15 +65,10 @@ def of_widths(kind: str, seeds: Sequence[int], widths: Sequence[int], samples: i
 
 
 def _probed(model: zoo.Trained, samples: int, most: int) -> ProbedNetwork:
-    drawn = zoo.told_apart(model, samples)
+    drawn = zoo.two_sorts(model, samples)
     (memorized, _, near_m), (generalized, _, near_g) = (
         drawn.part(which, most) for which in (drawn.memorized, drawn.generalized)
     )
-    if min(len(near_m), len(near_g)) < 2:
-        raise SpikinessError(
-            f"{model.kind}, seed {model.seed}: {len(near_m)} memorized and {len(near_g)} generalized samples of "
-            f"{samples} tell nothing: draw more samples"
-        )
     parts = memorized, generalized, (near_m, near_g), drawn.stand_in
     return ProbedNetwork(model.kind, model.seed, model.width, model.denoiser, *parts)
 
