@@ -60,7 +60,7 @@ def test_every_command_has_help(spikiness):
 def test_run_shows_metrics_and_notebook(spikiness, result):
     code, out, err = spikiness("run", "good", *VALUES)
     assert code == 0
-    assert out.split()[:6] == ["metric", "value", "interval", "unit", "n", "seeds"]
+    assert out.split()[:8] == ["metric", "of", "value", "interval", "is", "unit", "n", "seeds"]
     assert "twice 20" in " ".join(out.split())
     assert f"notebook: {result.notebook}" in out
     assert err == f"good: demo {result.id}, kept from before\n"
@@ -149,7 +149,8 @@ def published(place, result, parameters=(), environment=(), **changes):
     content = store.read_json(folder / "result.json")
     content["parameters"] |= dict(parameters)
     for name, value in changes.items():
-        content["metrics"][name]["value"] = value
+        (finding,) = (finding for finding in content["findings"] if finding["name"] == name)
+        finding["value"] = value
     store.write_json(folder / "result.json", content)
     store.write_json(folder / "environment.json", {**store.read_json(folder / "environment.json"), **dict(environment)})
 

@@ -144,7 +144,7 @@ def compare(
     if differences := comparison.differences(a, b):
         echo("the parameters differ: " + "; ".join(differences))
     table = comparison.agreement(a, b)
-    values = {side: [f"{value:.6g}" for value in table[side].fillna(float("nan"))] for side in ("mine", "other")}
+    values = {side: [f"{value:.6g}" for value in table[side].fillna(float("nan"))] for side in ("rerun", "reference")}
     echo(_text(table.assign(agrees=["yes" if agrees else "NO" for agrees in table["agrees"]], **values)))
     echo(f"{int(table['agrees'].sum())} of {len(table)} metrics agree: {a.folder} and {b.folder}")
     if not table["agrees"].all():
