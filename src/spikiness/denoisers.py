@@ -9,7 +9,7 @@ differences of large numbers divided by sigma^2, which is exactly where float32 
 """
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -159,10 +159,11 @@ class EDM(nn.Module):
         if not 0 < sigma_data < float("inf"):
             raise SpikinessError(f"sigma_data is {sigma_data}; it is the standard deviation of the data, above 0")
         self.network, self.sigma_data = network, float(sigma_data)
-        self.arguments = {"sigma_data": self.sigma_data}
-        self.record: dict[str, object] = {}
+        self.arguments: dict[str, Any] = {"sigma_data": self.sigma_data}
+        self.record: dict[str, Any] = {}
 
     def forward(self, y: Tensor, sigma: Tensor | float, labels: Tensor | None = None) -> Tensor:
+        """D(y, sigma) for images y [N, C, H, W], in their shape; sigma a number or [N], labels [N] or None."""
         return self.precondition(y, noise_level(sigma, y, y.ndim), labels)
 
     def precondition(self, y: Tensor, level: Tensor, labels: Tensor | None = None) -> Tensor:

@@ -75,22 +75,22 @@ def read_json(path: Path) -> dict[str, Any]:
         text = Path(path).read_bytes().decode().replace("\r\n", "\n")  # git may have changed the line ends
         content = json.loads(text)
         expected = content.pop("sha256")
-        found = sha256(as_text(content).encode())
+        actual = sha256(as_text(content).encode())
         whole = text == as_text({**content, "sha256": expected})
     except FileNotFoundError as error:
         raise CorruptArtifact(f"{path} is missing") from error
     except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
         raise CorruptArtifact(f"{path} cannot be read ({type(error).__name__}): truncated or altered") from error
-    if found != expected or not whole:
-        raise CorruptArtifact(f"{path}: expected sha256 {expected}, found {found}: truncated or altered")
+    if actual != expected or not whole:
+        raise CorruptArtifact(f"{path}: expected sha256 {expected}, found {actual}: truncated or altered")
     return content
 
 
 def check_file(path: Path, expected: str) -> None:
     """`CorruptArtifact` unless the file at `path` has the sha256 `expected`."""
     try:
-        found = sha256(path)
+        actual = sha256(path)
     except OSError as error:
         raise CorruptArtifact(f"{path}: expected sha256 {expected}, but {error.strerror or error}") from error
-    if found != expected:
-        raise CorruptArtifact(f"{path}: expected sha256 {expected}, found {found}")
+    if actual != expected:
+        raise CorruptArtifact(f"{path}: expected sha256 {expected}, found {actual}")

@@ -4,13 +4,13 @@ import contextlib
 import hashlib
 import inspect
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from spikiness.denoisers import noise_level
-from spikiness.errors import SpikinessError, suggest
+from spikiness.errors import Registry, SpikinessError, suggest
 
 
 def _per_unit(reduce: Callable[[Tensor], Tensor], features: Tensor) -> Tensor:
@@ -20,11 +20,15 @@ def _per_unit(reduce: Callable[[Tensor], Tensor], features: Tensor) -> Tensor:
     return reduce(features.mT) if features.ndim == 3 else features
 
 
-POOLS: dict[str, Callable[[Tensor], Tensor]] = {
-    "all": lambda h: h.flatten(1),
-    "mean": lambda h: _per_unit(lambda x: x.mean(dim=2), h),
-    "max": lambda h: _per_unit(lambda x: x.amax(dim=2), h),
-}
+#: Ways to make features [N, p] of a layer's output, of all places or one number for each channel.
+POOLS: Registry[Callable[[Tensor], Tensor]] = Registry(
+    "pool",
+    {
+        "all": lambda h: h.flatten(1),
+        "mean": lambda h: _per_unit(lambda x: x.mean(dim=2), h),
+        "max": lambda h: _per_unit(lambda x: x.amax(dim=2), h),
+    },
+)
 NONLINEARITIES = (nn.ReLU, nn.SiLU, nn.GELU, nn.Tanh, nn.Sigmoid, nn.LeakyReLU, nn.ELU, nn.Mish, nn.Softplus)
 
 
@@ -41,8 +45,8 @@ def layers(model: nn.Module, nonlinearities: bool = False) -> list[str]:
     A model with a method `encode` (the two-layer networks) has a layer of that name, first.
     """
     named = [(name, module) for name, module in model.named_modules() if name]
-    found = [name for name, module in named if not nonlinearities or isinstance(module, NONLINEARITIES)]
-    return [ENCODE, *found] if _has_encode(model) else found
+    names = [name for name, module in named if not nonlinearities or isinstance(module, NONLINEARITIES)]
+    return [ENCODE, *names] if _has_encode(model) else names
 
 
 def _has_encode(model: nn.Module) -> bool:
@@ -79,8 +83,8 @@ def capture(
     [N, ...] go to the model with each batch (labels). Raises SpikinessError for a layer the model does not have (the
     nearest names listed), one that the forward pass does not reach, and one whose output is not one row per image.
     """
-    check_pool(pool)
-    parts = capture_each(model, [layer], y, sigma, lambda _, h: POOLS[pool](h), batch=batch, **arguments)
+    reduce = POOLS[pool]
+    parts = capture_each(model, [layer], y, sigma, lambda _, h: reduce(h), batch=batch, **arguments)
     return parts[layer]
 
 
@@ -108,14 +112,14 @@ def capture_each(
             given = {key: value[rows] for key, value in arguments.items()}
             for name, value in _reduced(model, modules, y[rows], level[rows], given, reduce).items():
                 parts[name].append(value)
-    return {name: torch.cat(found) for name, found in parts.items()}
+    return {name: torch.cat(batches) for name, batches in parts.items()}
 
 
 @contextlib.contextmanager
 def evaluating(model: object) -> Iterator[None]:
     """A module, and all in it, in evaluation mode; afterwards each is in the mode it was in."""
     training = [m for m in model.modules() if m.training] if isinstance(model, nn.Module) else []
-    if not training:  # most often, and to tell every module again takes longer than a small model's pass
+    if not isinstance(model, nn.Module) or not training:  # most often: telling every module again takes its time
         yield
         return
     mode = model.training
@@ -141,7 +145,7 @@ def represent(
         capture(model, layer, noisy(x, sigma, seed, draw), sigma, pool, batch=batch, **arguments)
         for draw in range(draws)
     )
-    return sum(parts) / draws
+    return sum(parts, start=torch.zeros(())) / draws
 
 
 def cost(model: nn.Module, layer: str, y: Tensor, sigma: Tensor | float, **arguments: Tensor) -> float:
@@ -154,6 +158,8 @@ def costs(
     model: nn.Module, names: Sequence[str], y: Tensor, sigma: Tensor | float, **arguments: Tensor
 ) -> dict[str, float]:
     """The `cost` of each of the layers `names`, all from one pass. Raises SpikinessError for what is not reached."""
+    from torch.utils.flop_counter import FlopCounterMode  # here, since it brings triton
+
     modules = {name: check_layer(model, name) for name in names}
     level = noise_level(sigma, y, 1).expand(len(y))
     done: dict[str, int] = {}
@@ -183,8 +189,13 @@ def reached(model: nn.Module, names: Sequence[str], y: Tensor, sigma: Tensor | f
 
     def judge(name: str, output: object) -> None:
         if name not in able:  # of a layer that is called several times, the first, as in `capture`
-            dense = isinstance(output, Tensor) and output.is_floating_point() and output.layout == torch.strided
-            able[name] = dense and output.ndim >= 2 and len(output) == len(y)
+            able[name] = (
+                isinstance(output, Tensor)
+                and output.is_floating_point()
+                and output.layout == torch.strided
+                and output.ndim >= 2
+                and len(output) == len(y)
+            )
 
     with evaluating(model), _watched(modules, judge):
         model(y, noise_level(sigma, y, 1).expand(len(y)))
@@ -195,7 +206,7 @@ def reached(model: nn.Module, names: Sequence[str], y: Tensor, sigma: Tensor | f
 def _watched(modules: dict[str, nn.Module | None], see: Callable[[str, object], object]) -> Iterator[None]:
     """`see(name, output)` is called whenever one of the modules has answered."""
 
-    def hook(name: str) -> Callable:
+    def hook(name: str) -> Callable[[nn.Module, object, object], None]:
         def call(module: nn.Module, inputs: object, output: object) -> None:
             see(name, output)  # what a hook returns would take the place of the output
 
@@ -211,17 +222,12 @@ def _watched(modules: dict[str, nn.Module | None], see: Callable[[str, object], 
 
 def _encode(model: nn.Module, y: Tensor, sigma: Tensor) -> Tensor:
     """The representation of a two-layer network, which may know the noise level."""
-    return model.encode(y, sigma) if len(inspect.signature(model.encode).parameters) > 1 else model.encode(y)
+    encode: Any = getattr(model, ENCODE)
+    return encode(y, sigma) if len(inspect.signature(encode).parameters) > 1 else encode(y)
 
 
 def _not_reached(name: str) -> SpikinessError:
     return SpikinessError(f"the forward pass does not reach layer {name!r}: choose another of layers(model)")
-
-
-def check_pool(pool: str) -> None:
-    """Refuse, naming the nearest, what is not one of POOLS."""
-    if pool not in POOLS:
-        raise SpikinessError(f"unknown pool {pool!r}: one of {', '.join(POOLS)}{suggest(pool, POOLS)}")
 
 
 def check_layer(model: nn.Module, name: str) -> nn.Module | None:
@@ -242,10 +248,15 @@ def _rows(count: int, batch: int) -> Iterator[slice]:
 
 
 def _reduced(
-    model: nn.Module, modules: dict[str, nn.Module | None], y: Tensor, sigma: Tensor, arguments: dict, reduce: Callable
+    model: nn.Module,
+    modules: dict[str, nn.Module | None],
+    y: Tensor,
+    sigma: Tensor,
+    arguments: dict[str, Tensor],
+    reduce: Callable[[str, Tensor], Tensor],
 ) -> dict[str, Tensor]:
     """What `reduce` makes of each layer's features, as they leave the layer: what changes them in place comes later."""
-    found: dict[str, Tensor] = {}
+    reduced: dict[str, Tensor] = {}
 
     def take(name: str, features: object) -> None:
         if not isinstance(features, Tensor):
@@ -254,21 +265,21 @@ def _reduced(
         if features.ndim < 2 or len(features) != len(y):
             raise SpikinessError(f"layer {name!r} gives {list(features.shape)} for {len(y)} images: not one row each")
         value = reduce(name, features.float() if features.dtype.itemsize < 4 else features)
-        found[name] = value.clone() if value.data_ptr() == features.data_ptr() else value
+        reduced[name] = value.clone() if value.data_ptr() == features.data_ptr() else value
 
     if ENCODE in modules and modules[ENCODE] is None:
         take(ENCODE, _encode(model, y, sigma))
 
     def keep(name: str, output: object) -> None:
-        if name not in found:  # of a layer that is called several times, the first
+        if name not in reduced:  # of a layer that is called several times, the first
             take(name, output)
-        if len(found) == len(modules):
+        if len(reduced) == len(modules):
             raise _Reached
 
-    if len(found) < len(modules):
+    if len(reduced) < len(modules):
         with contextlib.suppress(_Reached), _watched(modules, keep):
             model(y, sigma, **arguments)
     for name in modules:
-        if name not in found:
+        if name not in reduced:
             raise _not_reached(name)
-    return found
+    return reduced

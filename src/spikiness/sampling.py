@@ -8,13 +8,14 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
 from spikiness.denoisers import Denoiser, Guided
-from spikiness.errors import SpikinessError, suggest
+from spikiness.errors import Registry, SpikinessError
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,10 @@ def ancestral(denoiser: Denoiser, y: Tensor, sigmas: Tensor, noise: Callable[[],
         yield State(y, after, estimate)
 
 
-SAMPLERS: dict[str, Callable[..., Iterator[State]]] = {"heun": heun, "euler": euler, "ancestral": ancestral}
+#: Samplers by name, as `sample` takes them.
+SAMPLERS: Registry[Callable[..., Iterator[State]]] = Registry(
+    "sampler", {"heun": heun, "euler": euler, "ancestral": ancestral}
+)
 
 
 class Noise:
@@ -138,12 +142,14 @@ def trajectories(
     guidance: float = 1.0,
     batch: int = 256,
     progress: bool = False,
-    keep: Callable[[Iterator[State]], object] = list,
-) -> list:
+    keep: Callable[[Iterator[State]], Any] = list,
+) -> list[Any]:
     """What `keep` makes of the states of each batch of samples; by default all of them. Arguments as for `sample`."""
-    if sampler not in SAMPLERS:
-        raise SpikinessError(f"unknown sampler {sampler!r}: one of {', '.join(SAMPLERS)}{suggest(sampler, SAMPLERS)}")
-    seeds = list(seeds)
+    SAMPLERS.check(sampler)
+    try:
+        seeds = list(seeds)
+    except TypeError:
+        raise SpikinessError(f"seeds is {seeds!r}; give one for each sample, as range({seeds!r}) does") from None
     if not seeds or batch < 1:
         raise SpikinessError(
             f"{len(seeds)} seeds in batches of {batch}: give at least one seed and a batch of at least 1"

@@ -119,7 +119,7 @@ def grouped(items: Iterable[Item], key: Callable[[Item], Hashable]) -> dict[Hash
 
 def centered(pool: Tensor) -> Tensor:
     """Images [N, ...] as vectors [N, d], minus their mean."""
-    return images.centre(pool.flatten(1))[0]
+    return images.center(pool.flatten(1))[0]
 
 
 def each_alone(x: Tensor) -> tuple[Tensor, ...]:

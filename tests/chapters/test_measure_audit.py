@@ -40,7 +40,7 @@ def case(ratio, nearest=None, copies=None, seed=10, held=8):
     return audit.AuditedModel(model, samples, images(held, seed=9))
 
 
-CHOICE = detection.Choice("network.up.0.act2", 0.2, "all", "std", 1)
+CHOICE = detection.Probe("network.up.0.act2", 0.2, "all", "std", 1)
 
 
 def test_pick_makes_the_choice_of_the_detector():
@@ -48,8 +48,8 @@ def test_pick_makes_the_choice_of_the_detector():
     surveys = audit.survey(cases, 24)
     parts = [c.parts(24) for c in cases]
     detector = detection.calibrate(parts)
-    assert audit.pick(surveys) == detector.choice
-    assert audit.pick(surveys, "std_over_norm") == detection.calibrate(parts, measure="std_over_norm").choice
+    assert audit.pick(surveys) == detector.probe
+    assert audit.pick(surveys, "std_over_norm") == detection.calibrate(parts, measure="std_over_norm").probe
     best = audit.flag_rules(cases, surveys, 24)
     assert best[audit.WORST].threshold == pytest.approx(detector.threshold)
     assert {"calibrated on model 0 alone", "calibrated on model 1 alone"} <= set(best)
@@ -223,7 +223,7 @@ def test_units_have_the_names_of_channels_and_places():
     c, i, j = 2, 1, 0
     flat = int((h.flatten(1)[0] == h[0, c, i, j]).nonzero()[0])
     assert audit.unit_names(net, CHOICE, x, [flat]) == [f"{c} ({i}, {j})"]
-    pooled = detection.Choice(CHOICE.layer, 0.2, "mean", "std", 1)
+    pooled = detection.Probe(CHOICE.layer, 0.2, "mean", "std", 1)
     assert audit.unit_names(net, pooled, x, [3]) == ["3"]
 
 

@@ -10,6 +10,8 @@ import torch
 from torch import nn
 
 from spikiness import detection, measures, representations
+from spikiness.detection.baselines import HELD_OUT, LABELS
+from spikiness.errors import Registry
 from spikiness_book import zoo
 from spikiness_book.chapters.detection import measure as experiment
 from spikiness_book.chapters.detection import tables
@@ -89,6 +91,20 @@ def test_methods_that_lack_what_they_need_are_left_out(case):
     assert {experiment.SPIKINESS, experiment.PAPER, "FLIPD", experiment.DENSITY, "nearest training"} <= set(found)
     bare = replace(case, held_out=None, train=None, generations=None)
     assert not {"unit z-scores", experiment.DENSITY, "nearest training"} & set(experiment.methods(bare))
+
+
+def test_a_new_rival_is_found_by_what_it_needs_wherever_it_stands(case, monkeypatch):
+    before = experiment.methods(case)
+    kind = detection.BASELINES["pixel norm"].kind
+    new = {
+        name: detection.Method(name, "here", "nothing", needs, "0", kind)
+        for name, needs in (("first", ()), ("held", (HELD_OUT,)), ("by label", (LABELS,)))
+    }
+    table = Registry("baseline", {**new, **dict(reversed(detection.BASELINES.items()))})
+    monkeypatch.setattr(detection, "BASELINES", table)
+    assert set(experiment.methods(case)) - set(before) == {"first", "held"}  # no labels here
+    assert set(before) <= set(experiment.methods(case))
+    assert "held" not in experiment.methods(replace(case, held_out=None))
 
 
 def test_every_choice_is_the_best_of_what_was_tried_in_its_direction(case):

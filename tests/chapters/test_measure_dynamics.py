@@ -161,7 +161,7 @@ def test_stand_in_is_used_only_where_too_few_are_memorized_and_says_so():
 
 def test_warnings_compare_training_images_with_held_out_ones():
     x, net = pool(40), unet()
-    choice = detection.Choice("network.act", 0.3, "all", "std", -1)
+    choice = detection.Probe("network.act", 0.3, "all", "std", -1)
     network = trained(x[:10], [50], [net])
     found = dynamics.warnings(network, x[:10], x[10:], {dynamics.SPIKY: choice}, 2, 20).set_index("signal")
     assert set(found.index) == {dynamics.SPIKY, dynamics.LOSS, dynamics.ERROR}

@@ -210,7 +210,7 @@ def test_psnr_gaps_see_what_each_network_sees():
 
 
 def test_pictures_and_spectra_fit_together():
-    pool = images.load("digits", grey=True).x[:60]
+    pool = images.load("digits", gray=True).x[:60]
     x, mean = pool.flatten(1), pool.flatten(1).mean(dim=0)
     moment = on_images.second_moment(x)
     axes = on_images.principal(moment)

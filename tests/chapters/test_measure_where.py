@@ -54,7 +54,7 @@ def planted(n=30, seed=10, width=8, kind="tiny-unet:digits"):
 
 def row(seed, measure, auroc, layer="a", pool="all", cost=0.5, kind="tiny-unet:digits", width=8):
     setting = {"layer": layer, "sigma": 0.1, "pool": pool, "measure": measure}
-    spikier = auroc if calibration.WAYS[measure] > 0 else 1 - auroc
+    spikier = auroc if measures.MEASURES[measure].spikier > 0 else 1 - auroc
     return {"kind": kind, "seed": seed, "width": width, **setting, "auroc": auroc, "cost": cost, "spikier": spikier}
 
 
@@ -233,9 +233,9 @@ def test_choices_follow_the_worst_network_and_then_the_cost():
     rows += [row(seed, "gini", 0.01, "down", cost=0.3) for seed in (0, 1)]
     rows += [row(seed, "participation_ratio", 0.06, "early", cost=0.2) for seed in (0, 1)]
     table = pd.DataFrame(rows)
-    assert carry.choose(table, "gini") == calibration.Choice("down", 0.1, "all", "gini", -1)
-    assert carry.choose(table, "gini", carry.THEORY) == calibration.Choice("early", 0.1, "all", "gini", 1)
-    low = calibration.Choice("early", 0.1, "all", "participation_ratio", -1)
+    assert carry.choose(table, "gini") == calibration.Probe("down", 0.1, "all", "gini", -1)
+    assert carry.choose(table, "gini", carry.THEORY) == calibration.Probe("early", 0.1, "all", "gini", 1)
+    low = calibration.Probe("early", 0.1, "all", "participation_ratio", -1)
     assert carry.choose(table, "participation_ratio", carry.THEORY) == low
 
 
@@ -243,8 +243,8 @@ def test_choice_is_that_of_calibrate():
     cases = [planted(30, 0), planted(30, 1)]
     table = where.survey(cases, calibration.SIGMAS)
     detector = detection.calibrate([(n.denoiser, n.memorized, n.generalized) for n in cases])
-    assert carry.choose(table) == detector.choice
-    assert carry.threshold(cases, detector.choice) == detector.threshold
+    assert carry.choose(table) == detector.probe
+    assert carry.threshold(cases, detector.probe) == detector.threshold
 
 
 def test_rates_above_a_carried_threshold():
@@ -321,7 +321,7 @@ def test_searches_use_one_choice_on_all_and_agree_with_calibrate():
     cases = [(n.denoiser, n.memorized, n.generalized) for n in calibrated]
     chosen = detection.calibrate(cases, sigmas=[0.1])
     mine = found[found.searched == "modules"].iloc[0]
-    assert (mine.layer, mine["pool"], mine.measure) == (chosen.choice.layer, chosen.choice.pool, chosen.choice.measure)
+    assert (mine.layer, mine["pool"], mine.measure) == (chosen.probe.layer, chosen.probe.pool, chosen.probe.measure)
     assert mine.worst == pytest.approx(chosen.record["worst"])
     assert mine.settings == chosen.record["settings"]
     other = fresh[1]

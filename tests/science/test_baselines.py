@@ -9,14 +9,13 @@ from torch import nn
 from torch.autograd.functional import jacobian
 
 from spikiness.denoisers import EDM, Empirical, Wiener, score
-from spikiness.detection import baselines
-from spikiness.detection.baselines import (
-    BASELINES,
+from spikiness.detection import BASELINES, CONTROLS, Method, scores
+from spikiness.detection.baselines import HELD_OUT, LABELS, MODEL, TRAINING
+from spikiness.detection.scores import (
     FLIPD,
     Conditional,
     DenoisingError,
     Density,
-    Method,
     NearestTraining,
     PixelNorm,
     PixelStd,
@@ -155,7 +154,7 @@ def test_denoising_error_is_a_mean_over_draws_and_pixels():
 
 
 def shifted(y, sigma, labels=None):
-    """A denoiser that a label moves by that many grey levels, everywhere."""
+    """A denoiser that a label moves by that many gray levels, everywhere."""
     return y if labels is None else y + labels[:, None, None, None]
 
 
@@ -188,7 +187,7 @@ def test_density_draws_its_own_generations_once_and_far_from_others(monkeypatch)
         asked.append((shape, seeds, steps, labels))
         return torch.arange(len(seeds)).reshape(-1, 1, 1, 1).float()
 
-    monkeypatch.setattr(baselines, "sample", sample)
+    monkeypatch.setattr(scores, "sample", sample)
     baseline = Density(shifted, (1, 1, 1), count=7, k=1, seed=3, labels=range(3), steps=5)
     assert not asked
     assert baseline.score(torch.full((2, 1, 1, 1), 2.5)).tolist() == [-0.5, -0.5]
@@ -276,12 +275,18 @@ def test_a_score_belongs_to_its_image_not_to_its_batch():
 def test_the_registry_says_what_depends_on_the_noise_level():
     free = {name for name, method in BASELINES.items() if not method.per_sigma}
     assert free == {"density", "pixel norm", "pixel std", "total variation", "nearest training"}
-    needs = {"nothing", "the model", "the model, labels", "the model, held-out images", "training images"}
+    needs = {(), (MODEL,), (MODEL, LABELS), (MODEL, HELD_OUT), (TRAINING,)}
     assert {method.needs for method in BASELINES.values()} == needs
+    assert set(CONTROLS) == {"pixel norm", "pixel std", "total variation"}
+    assert [name for name, method in BASELINES.items() if method.per_layer] == ["unit z-scores"]
+    for name, method in BASELINES.items():  # what a rival is made from is among what it says it needs
+        assert (MODEL in method.needs) == ("model" in method.takes), name
+        assert (HELD_OUT in method.needs) == ("reference" in method.takes), name
+        assert (TRAINING in method.needs) == ("train" in method.takes), name
     assert BASELINES["FLIPD exact"].make(shifted, 0.3, probes=4).probes is None
     assert BASELINES["FLIPD"].make(shifted, 0.3, probes=4, train=images()).probes == 4
-    mine = Method("mine", "here", "nothing", "the model", "1", partial(DenoisingError, draws=2))
-    assert mine.make(shifted, 0.3, seed=5).seed == 5
+    own = Method("own", "here", "nothing", (MODEL,), "1", partial(DenoisingError, draws=2))
+    assert own.make(shifted, 0.3, seed=5).seed == 5
 
 
 # ---- what is refused
@@ -349,7 +354,9 @@ def test_a_noise_level_is_positive(make, sigma):
         (lambda: UnitZScores(Tail(), "layer", 0.1, reference=NAN(images(20))), "20 of 20 reference images hold NaN"),
         (lambda: BASELINES["nearest training"].make(None), "needs train"),
         (lambda: BASELINES["unit z-scores"].make(Tail(), 0.1, layer="layer"), "needs reference"),
-        (lambda: BASELINES["FLIPD"].make(shifted), "needs sigma"),
+        (lambda: BASELINES["FLIPD"].make(shifted), r"needs sigma: make\(model, sigma\)"),
+        (lambda: BASELINES["unit z-scores"].make(Tail()), r"make\(model, sigma, layer=\.\.\., reference=\.\.\.\)"),
+        (lambda: BASELINES["flipd"], "unknown baseline 'flipd': one of FLIPD, .*; did you mean 'FLIPD'"),
         (lambda: BASELINES["FLIPD"].make(shifted, 0.1, prob=3), "no baseline takes 'prob'; did you mean 'probes'"),
     ],
 )

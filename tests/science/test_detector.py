@@ -12,8 +12,8 @@ from torch import nn
 
 from spikiness import detection, measures, representations
 from spikiness.denoisers import EDM
-from spikiness.detection import Detector, calibrate, survey, worst_of
-from spikiness.detection.calibration import auroc, quantile, seeing_layers
+from spikiness.detection import Detector, calibrate, grid_search, worst_of
+from spikiness.detection.calibration import auroc, quantile, responsive_layers
 from spikiness.detection.detector import default_layer, fingerprint, trained_range
 from spikiness.errors import CorruptArtifact, SpikinessError
 from spikiness.networks import DiT, ReLUDAE, UNet
@@ -86,15 +86,53 @@ def test_draws_are_averaged_and_an_image_has_the_same_score_in_any_batch_and_pla
     assert torch.allclose(one, (sum(parts) / 3).double(), atol=1e-6)
 
 
+def test_old_names_work_and_say_what_they_are_called_now(unet):
+    detector = Detector(unet)
+    with pytest.warns(DeprecationWarning, match=r"Detector\.choice is now Detector\.probe"):
+        assert detector.choice == detector.probe
+    with pytest.warns(DeprecationWarning, match=r"Detector\.allow is now Detector\.set_threshold"):
+        threshold = detector.allow(digits(40), fpr=0.1).threshold
+    assert threshold == Detector(unet).set_threshold(digits(40), fpr=0.1).threshold
+    for old, new in {"Choice": "Probe", "survey": "grid_search", "seeing_layers": "responsive_layers"}.items():
+        with pytest.warns(DeprecationWarning, match=rf"detection\.{old} is now detection\.{new}"):
+            assert getattr(detection, old) is getattr(detection, new)
+    with pytest.raises(AttributeError, match="no attribute 'chioce'"):
+        _ = detection.chioce
+
+
+def test_cases_that_are_no_list_of_triples(unet):
+    x = digits(40)
+    with pytest.raises(SpikinessError, match=r"one \(model, memorized, generalized\); give a list of them"):
+        calibrate((unet, x[:20], x[20:]))
+    with pytest.raises(SpikinessError, match="case 1 is a tuple; each is"):
+        calibrate([(unet, x[:20], x[20:]), (unet, x)])
+    with pytest.raises(SpikinessError, match=r"case 0 is a EDM; each is .*, the model a torch\.nn\.Module"):
+        calibrate([unet, x[:20], x[20:]])
+    with pytest.raises(SpikinessError, match="no cases"):
+        calibrate([])
+
+
+@pytest.mark.parametrize("ties", [False, True])
+def test_auroc_is_scikit_learns(ties):
+    rng = np.random.default_rng(0)
+    memorized, generalized = rng.normal(0.5, 1, 37), rng.normal(0, 1, 51)
+    if ties:
+        memorized, generalized = memorized.round(), generalized.round()
+    truth = roc_auc_score([1] * 37 + [0] * 51, np.concatenate([memorized, generalized]))
+    assert auroc(memorized, generalized) == pytest.approx(truth, abs=1e-12)
+    assert np.isnan(auroc(np.ones(3), np.ones(4)))
+    assert np.isnan(auroc(np.array([np.nan, 1.0]), generalized))
+
+
 def test_flags_are_scores_strictly_above_the_threshold_and_allow_sets_it_from_images_known_not_to_be_memorized(unet):
     x = digits(200)
-    detector = Detector(unet).allow(x, fpr=0.05)
+    detector = Detector(unet).set_threshold(x, fpr=0.05)
     assert int(detector.flag(x).sum()) == 10  # 5 % of 200
     assert torch.equal(detector.flag(x), detector.score(x) > detector.threshold)
 
 
 def test_a_detector_without_a_threshold_says_how_to_get_one(unet):
-    with pytest.raises(SpikinessError, match=r"no threshold.*calibrate.*allow"):
+    with pytest.raises(SpikinessError, match=r"no threshold.*calibrate.*set_threshold"):
         Detector(unet).flag(digits(3))
 
 
@@ -113,7 +151,7 @@ def test_the_explanation_names_the_unit_that_carries_the_energy():
 
 def test_without_calibration_the_papers_choice_holds_and_the_detector_says_so(unet):
     detector = Detector(unet)
-    assert detector.choice == detection.Choice("network.up.0.act2", 0.17, "all", "std", 1)
+    assert detector.probe == detection.Probe("network.up.0.act2", 0.17, "all", "std", 1)
     assert not detector.calibrated
     assert "not calibrated" in repr(detector)
 
@@ -135,7 +173,7 @@ def test_a_two_layer_network_is_measured_in_its_representation_at_the_level_it_w
     network.record = {"sigma": 0.4}
     x = digits(4)
     detector = Detector(network)
-    assert (detector.choice.layer, detector.choice.sigma) == ("encode", 0.4)
+    assert (detector.probe.layer, detector.probe.sigma) == ("encode", 0.4)
     h = network.encode(representations.noisy(x, 0.4))
     assert torch.allclose(detector.score(x), measures.std(h).double())
     assert detector.cost(x) == pytest.approx(0.5)  # encoder and decoder are as large
@@ -163,7 +201,7 @@ class WithSigma(nn.Module):
 
 def test_calibration_finds_the_layer_that_tells_and_which_way_and_the_cheapest_of_equals():
     detector = Detector(Bumps(), measure=None).calibrate(peaked(30), faint(40, 5), sigmas=[0.01, 0.02])
-    assert detector.choice.layer == "spiky"
+    assert detector.probe.layer == "spiky"
     assert detector.record["worst"] == 1.0
     assert detector.record["settings"] == len(detector.record["tried"])
     assert detector.calibrated
@@ -177,7 +215,7 @@ def test_a_reversed_layer_is_used_the_other_way_round():
     model = Bumps(sign=-1.0)  # relu(.5 - y): the peak is the one unit that does not fire
     detector = Detector(model, "spiky", 0.01, "all", "kurtosis").calibrate(faint(30), peaked(30))
     other = Detector(model, "spiky", 0.01, "all", "kurtosis").calibrate(peaked(30), faint(30))
-    assert detector.choice.direction == -other.choice.direction
+    assert detector.probe.direction == -other.probe.direction
     assert detector.record["worst"] == other.record["worst"] == 1.0
 
 
@@ -214,14 +252,14 @@ def test_several_models_give_the_highest_of_their_thresholds(unet):
 
 def test_what_was_given_is_not_chosen_anew(unet):
     detector = Detector(unet, "network.down.0.act1", 0.2, measure="gini").calibrate(digits(20), 0.5 * digits(20, 3))
-    assert detector.choice.layer == "network.down.0.act1"
-    assert (detector.choice.sigma, detector.choice.measure) == (0.2, "gini")
+    assert detector.probe.layer == "network.down.0.act1"
+    assert (detector.probe.sigma, detector.probe.measure) == (0.2, "gini")
 
 
 def test_a_survey_agrees_with_scores_one_by_one(unet):
     a, b = digits(25), 0.4 * digits(30, 2)
     few = {"sigmas": [0.1, 0.5], "measures": ["std", "participation_ratio"]}
-    table = survey(unet, a, b, layers="nonlinearities", **few)
+    table = grid_search(unet, a, b, layers="nonlinearities", **few)
     assert set(table.layer) == {n for n in representations.layers(unet, nonlinearities=True) if "embed" not in n}
     row = table[(table.layer == "network.up.1.act1") & (table.sigma == 0.5) & (table["pool"] == "mean")]
     row = row[row.measure == "participation_ratio"].iloc[0]
@@ -232,10 +270,10 @@ def test_a_survey_agrees_with_scores_one_by_one(unet):
 
 def test_layers_that_do_not_see_the_image_or_are_not_reached_are_left_out():
     x = torch.cat([faint(2), peaked(2)])
-    assert seeing_layers(Bumps(), x, "nonlinearities") == ["flat", "spiky"]
-    assert seeing_layers(Bumps(), x) == ["flat", "spiky", "head"]
+    assert responsive_layers(Bumps(), x, "nonlinearities") == ["flat", "spiky"]
+    assert responsive_layers(Bumps(), x) == ["flat", "spiky", "head"]
     with pytest.raises(SpikinessError, match=r"unknown layers 'nonlinearity'.*did you mean 'nonlinearities'"):
-        seeing_layers(Bumps(), x, "nonlinearity")
+        responsive_layers(Bumps(), x, "nonlinearity")
 
 
 class Wrapped(nn.Module):
@@ -262,7 +300,7 @@ class Pair(nn.Module):
 
 
 def test_what_hands_on_the_features_of_another_or_has_none_is_left_out():
-    found = seeing_layers(Wrapped(), torch.cat([faint(2), peaked(2)]))
+    found = responsive_layers(Wrapped(), torch.cat([faint(2), peaked(2)]))
     assert found == ["block.0", "block.1", "pair.norm"]
 
 
@@ -283,9 +321,9 @@ def test_a_wider_search_finds_what_no_nonlinearity_tells():
     cases, few = [(Normed(), 0.9 * x[:30], 0.3 * x[30:])], {"sigmas": [0.05], "pools": ["all"]}
     wide = calibrate(cases, measure="std", **few)
     narrow = calibrate(cases, measure="std", layers="nonlinearities", **few)
-    assert wide.choice.layer == "stem"
+    assert wide.probe.layer == "stem"
     assert wide.record["worst"] == 1.0
-    assert narrow.choice.layer == "act"
+    assert narrow.probe.layer == "act"
     assert narrow.record["worst"] < 0.8
 
 
@@ -320,24 +358,24 @@ class Odd(nn.Module):
 def test_modules_without_features_of_the_image_do_not_stop_a_search():
     torch.manual_seed(0)
     model, x = Odd(), torch.cat([peaked(30), faint(30)])
-    assert seeing_layers(model, x) == ["lin", "scaled"]
+    assert responsive_layers(model, x) == ["lin", "scaled"]
     found = calibrate([(model, x[:30], x[30:])], measure="std")
-    assert found.choice.layer in {"lin", "scaled"}
-    assert Detector(model, "lin").calibrate(x[:30], x[30:]).choice.layer == "lin"
+    assert found.probe.layer in {"lin", "scaled"}
+    assert Detector(model, "lin").calibrate(x[:30], x[30:]).probe.layer == "lin"
 
 
 def test_pixels_are_no_representation(unet):
     """A U-Net begins by putting its pixels in another order: their spread is a control, not a choice."""
     assert "network.patch" in representations.layers(unet)
-    assert "network.patch" not in seeing_layers(unet, digits(8))
+    assert "network.patch" not in responsive_layers(unet, digits(8))
     bright, dim = 0.9 * digits(30), 0.3 * digits(30, 3)
-    assert Detector(unet).calibrate(bright, dim).choice.layer != "network.patch"
+    assert Detector(unet).calibrate(bright, dim).probe.layer != "network.patch"
 
 
 def test_a_layer_that_is_given_is_not_searched_for():
     same = faint(1).expand(30, -1, -1, -1)  # nothing differs: no layer sees the image
     with pytest.raises(SpikinessError, match="all images are one"):
-        seeing_layers(Bumps(), same)
+        responsive_layers(Bumps(), same)
     with pytest.raises(SpikinessError, match="all scores are equal"):
         Detector(Bumps(), "spiky").calibrate(same, same)
 
@@ -374,7 +412,7 @@ def test_choices_carry_to_another_model(unet):
     other = EDM(awake(UNet(1, 8, 8), 5))
     mine = Detector(unet, "network.down.1.act1", 0.3, "mean", "gini", threshold=0.4, draws=2, seed=3)
     theirs = mine.for_model(other)
-    assert (theirs.choice, theirs.threshold, theirs.draws, theirs.seed) == (mine.choice, 0.4, 2, 3)
+    assert (theirs.probe, theirs.threshold, theirs.draws, theirs.seed) == (mine.probe, 0.4, 2, 3)
     assert not torch.allclose(mine.score(digits(3)), theirs.score(digits(3)))
     with pytest.raises(SpikinessError, match="no layer"):
         mine.for_model(EDM(DiT(1, 8, 16)))
@@ -384,7 +422,7 @@ def test_a_saved_detector_comes_back_and_scores_alike(unet, tmp_path):
     mine = Detector(unet, measure=None).calibrate(digits(20), 0.5 * digits(20, 3), sigmas=[0.1], measures=["std"])
     mine.save(tmp_path / "detector.json")
     again = Detector.load(tmp_path / "detector.json", unet)
-    assert (again.choice, again.threshold, again.record) == (mine.choice, mine.threshold, mine.record)
+    assert (again.probe, again.threshold, again.record) == (mine.probe, mine.threshold, mine.record)
     assert torch.equal(again.score(digits(4)), mine.score(digits(4)))
 
 
@@ -613,7 +651,7 @@ def test_impossible_thresholds_are_refused(unet):
     with pytest.raises(SpikinessError, match="finite number"):
         Detector(unet, threshold=float("nan"))
     with pytest.raises(SpikinessError, match="5 images set no threshold"):
-        Detector(unet).allow(digits(5))
+        Detector(unet).set_threshold(digits(5))
 
 
 def test_scores_that_are_all_equal_are_pointed_out_since_the_layer_may_be_dead():

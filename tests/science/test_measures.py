@@ -10,7 +10,7 @@ from scipy.optimize import brentq
 from sklearn.datasets import load_digits
 from sklearn.neighbors import NearestNeighbors
 
-from spikiness import measures
+from spikiness import images, measures
 from spikiness.errors import SpikinessError
 from spikiness.measures import MEASURES, neighbors
 
@@ -588,3 +588,28 @@ def test_bootstrap_refuses():
         measures.bootstrap([1.0, 2, 3], draws=0)
     with pytest.raises(SpikinessError, match="level"):
         measures.bootstrap([1.0, 2, 3], level=0)
+
+
+def test_what_is_no_tensor_is_told_how_to_become_one():
+    train = [torch.zeros(1, 4, 4), torch.ones(1, 4, 4)]
+    with pytest.raises(SpikinessError, match=r"train is a list, not a float tensor \[N, \.\.\.\]; .* torch\.stack"):
+        measures.memorization(torch.stack(train), train)
+    numbers = [[0.0, 1.0], [2.0, 0.0]]
+    assert measures.memorization(numbers, numbers).fraction == 1  # lists of numbers need no remedy
+    with pytest.raises(SpikinessError, match=r"samples is Images, not a tensor .*; give its \.x"):
+        measures.memorization(images.load("digits", n=3), torch.stack(train))
+
+
+def test_the_table_of_measures_says_which_way_spikier_lies():
+    flat, spiky = torch.ones(8), torch.eye(8)[0]
+    for name, measure in MEASURES.items():
+        assert measure.name == name
+        assert (measure(spiky) - measure(flat)).item() * measure.spikier > 0
+    h = torch.randn(50, 8, generator=torch.Generator().manual_seed(0))
+    for measure in MEASURES.values():
+        if measure.ranks_as:  # up to rounding it orders all representations as the other one does
+            other = MEASURES[measure.ranks_as]
+            order = (measure.spikier * measure(h)).argsort()
+            assert torch.equal(order, (other.spikier * other(h)).argsort())
+    with pytest.raises(SpikinessError, match=r"unknown measure 'sdt': one of std, .*; did you mean 'std'"):
+        MEASURES["sdt"]

@@ -4,9 +4,11 @@ import pytest
 import torch
 from torch import nn
 
+from spikiness.denoisers import EDM
 from spikiness.errors import SpikinessError
-from spikiness.networks import DiT, TimeDAE, UNet
+from spikiness.networks import REGISTRY, DiT, Network, Preconditioned, TimeDAE, UNet, check_network
 from spikiness.representations import layers
+from spikiness.training import fit_diffusion
 
 
 def awake(network, seed=0):
@@ -137,3 +139,63 @@ def test_the_time_conditioned_dae_by_hand():
     torch.testing.assert_close(
         fresh(y, 0.5), torch.relu(y @ fresh.w) @ fresh.w.T
     )  # the gate starts at one, the skip at zero
+
+
+# ---- the contract
+
+
+class Affine(nn.Module):
+    """The smallest network of the contract."""
+
+    def __init__(self, scale=1.0):
+        super().__init__()
+        self.arguments, self.record = {"scale": scale}, {}
+        self.scale = nn.Parameter(torch.tensor(scale))
+
+    def forward(self, x, c_noise, labels=None):
+        return self.scale * x
+
+
+def test_our_networks_keep_the_contract():
+    for network in (UNet(1, 8, 8), DiT(1, 8, 16, 1), Affine()):
+        assert isinstance(network, Network)
+        assert not isinstance(network, Preconditioned)
+        check_network(network)
+    for denoiser in (EDM(Affine()), TimeDAE(64, 8)):
+        assert isinstance(denoiser, Preconditioned)
+        check_network(denoiser)
+    for name, kind in REGISTRY.items():  # the cache finds a class by its name
+        assert kind.__name__ == name
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        (lambda n: delattr(n, "arguments"), "Affine lacks `arguments`, a dict of what .*: networks.Network says"),
+        (lambda n: delattr(n, "record"), "lacks `record`, an empty dict"),
+        (lambda n: setattr(n, "forward", lambda x: x), r"lacks `forward\(x, c_noise, labels\)`"),
+        (
+            lambda n: setattr(n, "precondition", n.forward),
+            r"lacks `loss_weight\(level\)`: networks.Preconditioned says",
+        ),
+    ],
+)
+def test_what_lacks_a_part_of_the_contract_is_told_which(change, match):
+    network = Affine()
+    change(network)
+    with pytest.raises(SpikinessError, match=match):
+        check_network(network)
+
+
+def test_training_names_the_missing_parts():
+    x = torch.randn(4, 1, 8, 8)
+    with pytest.raises(SpikinessError, match=r"Sequential lacks `arguments`.* and `record`.* and `forward\(x, c_noise"):
+        fit_diffusion(x, nn.Sequential(nn.Conv2d(1, 1, 3, padding=1)), images_seen=8)
+    with pytest.raises(SpikinessError, match=r"network is a str; a network is a torch\.nn\.Module"):
+        fit_diffusion(x, "unet", images_seen=8)
+    assert fit_diffusion(x, Affine(), images_seen=64, batch=8, device="cpu").record["images_seen"] == 64
+
+
+def test_an_unknown_network_is_refused_with_the_nearest():
+    with pytest.raises(SpikinessError, match=r"unknown network 'Unet': one of .*; did you mean 'UNet'"):
+        REGISTRY["Unet"]

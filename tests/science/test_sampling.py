@@ -180,6 +180,11 @@ def test_bad_input(options, match):
         sample(lambda y, sigma: y, (3,), [0, 1], **options)
 
 
+def test_a_number_of_samples_in_place_of_their_seeds():
+    with pytest.raises(SpikinessError, match=r"seeds is 4; give one for each sample, as range\(4\) does"):
+        sample(lambda y, sigma: y, (1, 8, 8), 4)
+
+
 def test_no_seeds_and_an_estimate_that_is_not_finite():
     with pytest.raises(SpikinessError, match="0 seeds"):
         sample(lambda y, sigma: y, (3,), [])

@@ -1,25 +1,27 @@
-"""What a detector measures where: every setting tried on images known to be memorized or not, and one chosen."""
+"""Calibration: every setting tried on images known to be memorized or not, in a grid search, and one of them chosen."""
+
+from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 import torch
-from scipy.stats import rankdata
 from torch import Tensor, nn
 
 from spikiness import representations
 from spikiness.errors import SpikinessError, suggest
 from spikiness.measures import MEASURES
 
+if TYPE_CHECKING:  # imported by the functions that make tables, since it takes half a second
+    import pandas as pd
+
 SIGMAS = (0.05, 0.1, 0.2, 0.5, 1.0)
-TRIED = tuple(name for name in MEASURES if name != "l4_l2")  # it ranks as participation_ratio does
-WAYS = {name: -1 if name == "participation_ratio" else 1 for name in MEASURES}  # which way spikier lies
+TRIED = tuple(name for name, measure in MEASURES.items() if not measure.ranks_as)
 SPIKIER = "spikier"  # the theory's direction: memorized images have the spikier representation
-MODULES, NONLINEARITIES = "modules", "nonlinearities"  # where a choice may look, all of either
-SETTING = ["layer", "sigma", "pool", "measure"]
+MODULES, NONLINEARITIES = "modules", "nonlinearities"  # where a search may look, all of either
+SETTING = ["layer", "sigma", "pool", "measure"]  # what is searched; with a direction it is a probe
 FEWEST = 20  # images of each kind that a choice may rest on
 MARGIN = 0.01  # of AUROC, within which the cheapest setting wins
 
@@ -27,7 +29,7 @@ Case = tuple[nn.Module, Tensor, Tensor]  # a model, images it memorized, images 
 
 
 @dataclass(frozen=True)
-class Choice:
+class Probe:
     """What is measured where, and which way memorized images lie."""
 
     layer: str
@@ -37,17 +39,17 @@ class Choice:
     direction: int  # 1: memorized images have the higher value; -1: the lower
 
 
-def values(model: nn.Module, choice: Choice, x: Tensor, draws: int = 1, seed: int = 0, batch: int = 256) -> Tensor:
+def values(model: nn.Module, probe: Probe, x: Tensor, draws: int = 1, seed: int = 0, batch: int = 256) -> Tensor:
     """Direction times the measure [N] of images x [N, C, H, W], in float64, mean over `draws` of the noise."""
-    measure, pool = MEASURES[choice.measure], representations.POOLS[choice.pool]
+    measure, pool = MEASURES[probe.measure], representations.POOLS[probe.pool]
     x = as_model(model, x)
-    found = _mean_over_draws(
-        model, [choice.layer], x, choice.sigma, lambda h: measure(pool(h)), draws=draws, seed=seed, batch=batch
+    by_layer = _mean_over_draws(
+        model, [probe.layer], x, probe.sigma, lambda h: measure(pool(h)), draws=draws, seed=seed, batch=batch
     )
-    return choice.direction * found[choice.layer]
+    return probe.direction * by_layer[probe.layer]
 
 
-def survey(
+def grid_search(
     model: nn.Module,
     memorized: Tensor,
     generalized: Tensor,
@@ -66,32 +68,30 @@ def survey(
     with the `cost` of reaching the layer as a share of a full pass, and NaN where all values are equal. Raises
     SpikinessError for unknown names and for features that are not finite.
     """
+    import pandas as pd
+
     for kind, chosen in {"layers": layers, "sigmas": sigmas, "pools": pools, "measures": measures}.items():
         if not len(chosen):
             raise SpikinessError(f"{kind} is empty: give at least one to choose among, or leave it out")
-    for name in pools:
-        representations.check_pool(name)
-    for name in measures:
-        if name not in MEASURES:
-            every = ", ".join(MEASURES)
-            raise SpikinessError(f"unknown measure {name!r}: one of {every}{suggest(name, MEASURES)}")
-    x = as_model(model, torch.cat([memorized, generalized]))
-    layers = seeing_layers(model, x, layers, sigmas) if isinstance(layers, str) else layers
-    price = representations.costs(model, layers, x[:2], sigmas[0])
+    pooling = {name: representations.POOLS[name] for name in pools}
+    functions = {name: MEASURES[name] for name in measures}
     columns = [(pool, measure) for pool in pools for measure in measures]
+    x = as_model(model, torch.cat([memorized, generalized]))
+    layers = responsive_layers(model, x, layers, sigmas) if isinstance(layers, str) else layers
+    cost = representations.costs(model, layers, x[:2], sigmas[0])
 
     def all_measures(h: Tensor) -> Tensor:
-        pooled = {pool: representations.POOLS[pool](h) for pool in pools}
-        return torch.stack([MEASURES[measure](pooled[pool]) for pool, measure in columns], dim=1)
+        pooled = {pool: reduce(h) for pool, reduce in pooling.items()}
+        return torch.stack([functions[measure](pooled[pool]) for pool, measure in columns], dim=1)
 
     rows = []
     for sigma in sigmas:
-        found = _mean_over_draws(model, layers, x, sigma, all_measures, draws=draws, seed=seed, batch=batch)
-        for layer, scores in found.items():
+        by_layer = _mean_over_draws(model, layers, x, sigma, all_measures, draws=draws, seed=seed, batch=batch)
+        for layer, scores in by_layer.items():
             for (pool, measure), score in zip(columns, scores.numpy().T, strict=True):
                 value = auroc(score[: len(memorized)], score[len(memorized) :])
                 setting = {"layer": layer, "sigma": float(sigma), "pool": pool, "measure": measure}
-                rows.append({**setting, "auroc": value, "cost": price[layer]})
+                rows.append({**setting, "auroc": value, "cost": cost[layer]})
     return pd.DataFrame(rows)
 
 
@@ -106,8 +106,45 @@ def choose(
     margin: float = MARGIN,
     fpr: float = 0.01,
     **noise: int,
-) -> tuple[Choice, float, dict[str, Any]]:
-    """Choice, threshold and record for what `given` leaves None, by the worst of the models of `cases`."""
+) -> tuple[Probe, float, dict[str, Any]]:
+    """The probe that is best for the worst of the models of `cases`, its threshold, and a record of the search.
+
+    `given` has the parts of the probe by name; those that are None are searched.
+    """
+    import pandas as pd
+
+    _check_sizes(cases, margin)
+    sigmas = [given["sigma"]] if given["sigma"] else sigmas
+    if given["layer"]:
+        layers = [given["layer"]]
+    elif isinstance(layers, str) and len(sigmas):
+        layers = _shared_layers(cases, layers, sigmas)
+    pools = [given["pool"]] if given["pool"] else pools
+    measures = [given["measure"]] if given["measure"] else measures
+    among: dict[str, Any] = {"layers": layers, "sigmas": sigmas, "pools": pools, "measures": measures, **noise}
+    searches = [grid_search(*case, **among).assign(model=i) for i, case in enumerate(cases)]
+    table = worst_of(pd.concat(searches, ignore_index=True), given["direction"])
+    if table.empty:
+        raise SpikinessError(
+            "all scores are equal in every setting tried, so nothing can be chosen: are the representations dead?"
+        )
+    probe, row = pick(table, margin)
+    thresholds = [quantile(values(model, probe, generalized, **noise).numpy(), fpr) for model, _, generalized in cases]
+    record = {
+        "models": len(cases),
+        "memorized": [len(memorized) for _, memorized, _ in cases],
+        "generalized": [len(generalized) for _, _, generalized in cases],
+        "margin": margin,
+        "fpr": fpr,
+        "thresholds": thresholds,
+        **_search_record(table, row),
+        "chosen": asdict(probe),
+    }
+    return probe, max(thresholds), record
+
+
+def _check_sizes(cases: Sequence[Case], margin: float) -> None:
+    """Refuse a negative margin, and models with too few images of a kind to choose by."""
     if not margin >= 0:
         raise SpikinessError(f"margin is {margin}: the AUROC within which the cheapest setting wins, 0 or more")
     for i, (_, *groups) in enumerate(cases):
@@ -117,75 +154,53 @@ def choose(
                     f"model {i} has {len(group)} {kind} images to calibrate on; a choice needs at least {FEWEST} of "
                     "each kind from each model: draw more samples, or leave the model out"
                 )
-    sigmas = [given["sigma"]] if given["sigma"] else sigmas
-    if given["layer"]:
-        layers = [given["layer"]]
-    elif isinstance(layers, str) and len(sigmas):
-        layers = _shared_layers(cases, layers, sigmas)
-    among = {
-        "layers": layers,
-        "sigmas": sigmas,
-        "pools": [given["pool"]] if given["pool"] else pools,
-        "measures": [given["measure"]] if given["measure"] else measures,
-    }
-    surveys = [survey(*case, **among, **noise).assign(model=i) for i, case in enumerate(cases)]
-    table = worst_of(pd.concat(surveys, ignore_index=True), given["direction"])
-    if table.empty:
-        raise SpikinessError(
-            "all scores are equal in every setting tried, so nothing can be chosen: are the representations dead?"
-        )
-    choice, row = pick(table, margin)
-    thresholds = [quantile(values(model, choice, generalized, **noise).numpy(), fpr) for model, _, generalized in cases]
-    record = {
-        "models": len(cases),
-        "memorized": [len(memorized) for _, memorized, _ in cases],
-        "generalized": [len(generalized) for _, _, generalized in cases],
+
+
+def _search_record(table: pd.DataFrame, row: pd.Series) -> dict[str, Any]:
+    """All that was tried, and how the chosen row did, as plain numbers."""
+    tried = table[[*SETTING, "cost", "aurocs"]].to_numpy()
+    return {
         "aurocs": [float(v) for v in row.aurocs],
         "worst": float(row.worst),
         "best": float(table.worst.max()),
-        "margin": margin,
         "cost": float(row.cost),
-        "fpr": fpr,
-        "thresholds": thresholds,
         "settings": len(table),
-        "chosen": asdict(choice),
-        "tried": [
-            [*r[:4], float(r[4]), [float(v) for v in r[5]]] for r in table[[*SETTING, "cost", "aurocs"]].to_numpy()
-        ],
+        "tried": [[*r[:4], float(r[4]), [float(v) for v in r[5]]] for r in tried],
     }
-    return choice, max(thresholds), record
 
 
-def worst_of(surveys: pd.DataFrame, direction: int | str | None = None) -> pd.DataFrame:
-    """One row per setting over the surveys of several `model`s: `aurocs`, `direction` and, in it, the `worst` AUROC.
+def worst_of(searches: pd.DataFrame, direction: int | str | None = None) -> pd.DataFrame:
+    """One row per setting over the searches of several `model`s: `aurocs`, `direction` and, in it, the `worst` AUROC.
 
     The direction is the one whose worst AUROC is the higher, unless given: 1, -1, or SPIKIER, that in which memorized
     images are the spikier ones. A setting that one of the models lacks, or whose values there are all equal, is left
     out.
     """
-    found, models = [], surveys.model.nunique()
-    for setting, mine in surveys.groupby(SETTING, sort=False):
-        if mine.auroc.isna().any() or mine.model.nunique() < models:
+    import pandas as pd
+
+    rows, models = [], searches.model.nunique()
+    for setting, group in searches.groupby(SETTING, sort=False):
+        if group.auroc.isna().any() or group.model.nunique() < models:
             continue
         row = dict(zip(SETTING, setting, strict=True))
-        up, down = mine.auroc.min(), 1 - mine.auroc.max()
-        given = WAYS[row["measure"]] if direction == SPIKIER else direction
-        way = given or (1 if up >= down else -1)
-        row |= {"direction": way, "worst": up if way > 0 else down, "cost": mine.cost.max()}
-        found.append({**row, "aurocs": mine.sort_values("model").auroc.tolist()})
-    return pd.DataFrame(found)
+        up, down = group.auroc.min(), 1 - group.auroc.max()
+        given = MEASURES[row["measure"]].spikier if direction == SPIKIER else direction
+        sign = int(given or (1 if up >= down else -1))
+        row |= {"direction": sign, "worst": up if sign > 0 else down, "cost": group.cost.max()}
+        rows.append({**row, "aurocs": group.sort_values("model").auroc.tolist()})
+    return pd.DataFrame(rows)
 
 
-def pick(table: pd.DataFrame, margin: float = MARGIN) -> tuple[Choice, pd.Series]:
-    """The choice that a table of `worst_of` leads to, and its row: within `margin` of the best worst AUROC the cheapest
+def pick(table: pd.DataFrame, margin: float = MARGIN) -> tuple[Probe, pd.Series]:
+    """The probe that a table of `worst_of` leads to, and its row: within `margin` of the best worst AUROC the cheapest
     settings, and of these the best."""
     near = table[table.worst >= table.worst.max() - margin]
     cheapest = near[near.cost <= near.cost.min() + 1e-9]
     row = cheapest.loc[cheapest.worst.idxmax()]
-    return Choice(row.layer, float(row.sigma), row["pool"], row.measure, int(row.direction)), row
+    return Probe(row.layer, float(row.sigma), row["pool"], row.measure, int(row.direction)), row
 
 
-def seeing_layers(model: nn.Module, x: Tensor, among: str = MODULES, sigmas: Sequence[float] = SIGMAS) -> list[str]:
+def responsive_layers(model: nn.Module, x: Tensor, among: str = MODULES, sigmas: Sequence[float] = SIGMAS) -> list[str]:
     """The modules (or `encode`) whose features differ between images x [N, ...], in the model's order; `among` its
     nonlinearities alone where asked.
 
@@ -200,23 +215,29 @@ def seeing_layers(model: nn.Module, x: Tensor, among: str = MODULES, sigmas: Seq
         )
     every = names = representations.layers(model, nonlinearities=among == NONLINEARITIES)
     few = as_model(model, x[:: max(1, len(x) // 8)][:8])
-    probes = [(few, min(sigmas)), (few[: max(1, len(few) - 1)], max(sigmas))]  # of two sizes: rows must be images
-    for y, sigma in probes:
+    inputs = [(few, min(sigmas)), (few[: max(1, len(few) - 1)], max(sigmas))]  # of two sizes: rows must be images
+    for y, sigma in inputs:
         names = representations.reached(model, names, y, sigma)
-    seen = [representations.capture_each(model, names, y, sigma, lambda _, h, y=y: _marks(h, y)) for y, sigma in probes]
-    seeing: list[str] = []
-    for name in sorted(names, key=lambda name: name.count("."), reverse=True):  # a part before what is made of it
-        marks = [found[name] for found in seen]
-        useful = not any(mine[:, 0].any() or mine[:, 1].all() for mine in marks) and (marks[0] != marks[0][:1]).any()
-        handed_on = any(all(map(torch.equal, marks, (found[other] for found in seen))) for other in seeing)
+    marks = [representations.capture_each(model, names, y, sigma, _marks_beside(y)) for y, sigma in inputs]
+    responsive: list[str] = []
+    # a container hands on the features of the last module inside it: the inner module comes first, and is kept
+    for name in sorted(names, key=lambda name: name.count("."), reverse=True):
+        own = [by_name[name] for by_name in marks]
+        useful = not any(m[:, 0].any() or m[:, 1].all() for m in own) and (own[0] != own[0][:1]).any()
+        handed_on = any(all(map(torch.equal, own, (by_name[other] for by_name in marks))) for other in responsive)
         if useful and not handed_on:
-            seeing.append(name)
-    if not seeing:
+            responsive.append(name)
+    if not responsive:
         raise SpikinessError(
             f"no layer among the {among} of this model sees the image, or all of them are dead, or all images are one: "
             "give layers=[...] of representations.layers(model)"
         )
-    return [name for name in every if name in seeing]
+    return [name for name in every if name in responsive]
+
+
+def _marks_beside(y: Tensor) -> Callable[[str, Tensor], Tensor]:
+    """`_marks` of a layer's features for the images y."""
+    return lambda _, h: _marks(h, y)
 
 
 def _marks(h: Tensor, y: Tensor) -> Tensor:
@@ -241,7 +262,7 @@ def as_model(model: nn.Module, x: Tensor) -> Tensor:
 
 def _shared_layers(cases: Sequence[Case], among: str, sigmas: Sequence[float]) -> list[str]:
     """Layers that see the image in every model, in the order of the first."""
-    first, *others = (seeing_layers(model, torch.cat(groups), among, sigmas) for model, *groups in cases)
+    first, *others = (responsive_layers(model, torch.cat(groups), among, sigmas) for model, *groups in cases)
     shared = [name for name in first if all(name in other for other in others)]
     if not shared:
         raise SpikinessError("the models have no layer name in common: calibrate each kind of model by itself")
@@ -260,13 +281,14 @@ def _mean_over_draws(
     batch: int,
 ) -> dict[str, Tensor]:
     """What `measure` makes [N, ...] of each layer's features of noisy x, in float64 on the CPU, mean over the draws."""
+
+    def measured(layer: str, h: Tensor) -> Tensor:
+        return measure(h).double().cpu()
+
     total: dict[str, Tensor] = {}
     for draw in range(draws):
         y = representations.noisy(x, sigma, seed, draw)
-        found = representations.capture_each(
-            model, layers, y, sigma, lambda _, h: measure(h).double().cpu(), batch=batch
-        )
-        for name, value in found.items():
+        for name, value in representations.capture_each(model, layers, y, sigma, measured, batch=batch).items():
             refuse_nan(value.flatten(1).isfinite().all(dim=1) if value.ndim > 1 else value.isfinite(), name)
             total[name] = total[name] + value if name in total else value
     return {name: value / draws for name, value in total.items()}
@@ -285,10 +307,11 @@ def refuse_nan(good: Tensor, layer: str) -> None:
 def auroc(memorized: np.ndarray, generalized: np.ndarray) -> float:
     """Share of pairs in which the memorized score is higher, ties half (Mann-Whitney); NaN where all are equal."""
     both = np.concatenate([memorized, generalized])
-    if both.min() == both.max():
+    if not both.min() < both.max():  # or one of them is NaN
         return float("nan")
-    m, g = len(memorized), len(generalized)
-    return float((rankdata(both)[:m].sum() - m * (m + 1) / 2) / (m * g))
+    ascending = np.sort(generalized)
+    below, upto = (np.searchsorted(ascending, memorized, side).sum() for side in ("left", "right"))
+    return float((below + upto) / 2 / (len(memorized) * len(generalized)))
 
 
 def quantile(generalized: np.ndarray, fpr: float) -> float:

@@ -7,15 +7,15 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from spikiness import files, images, measures, representations
-from spikiness.detection.calibration import FEWEST, WAYS, Case, Choice, as_model, choose, quantile, refuse_nan, values
-from spikiness.errors import CorruptArtifact, SpikinessError, suggest
+from spikiness.detection.calibration import FEWEST, Case, Probe, as_model, choose, quantile, refuse_nan, values
+from spikiness.errors import CorruptArtifact, SpikinessError, renamed, suggest
 from spikiness.networks.unet import at_least_one
 
 FORMAT = 1
@@ -37,11 +37,12 @@ class Explanation:
 class Detector:
     """`score(images)` is high for memorized images: a measure of spikiness of one layer's features of noisy images.
 
-    What is left None is open. `calibrate` chooses it on images known to be memorized or not; `layers`, `sigmas`,
-    `pools` and `measures` say among what. Without it the paper's choice holds (Algorithm 1: population Std of all units
-    after the last nonlinearity of the first up block, at a low noise level, higher means memorized), and `calibrated`
-    is False. For a model of another kind the layer is `encode` (two-layer networks), or else the middle one of its
-    nonlinearities (of its modules, where no nonlinearity is one), which is our choice and not the paper's.
+    What it measures where is its `probe`. Parts of it that are given are fixed; a part that is None is chosen by
+    `calibrate`, on images known to be memorized or not. Until then the paper's choice stands in (Algorithm 1:
+    population Std of all units after the last nonlinearity of the first up block, at a low noise level, higher means
+    memorized), and `calibrated` is False. For a model of another kind the layer is `encode` (two-layer networks), or
+    else the middle one of its nonlinearities (of its modules, where no nonlinearity is one), which is our choice and
+    not the paper's.
 
     `draws` of the noise are averaged; the noise of an image depends on the image and `seed` alone. `model` is a module
     called as `model(y, sigma)`: a network with classes answers for the null label. A batch that lies in [0, 1] is taken
@@ -70,10 +71,9 @@ class Detector:
         if layer is not None:
             representations.check_layer(model, layer)
         if pool is not None:
-            representations.check_pool(pool)
-        if measure is not None and measure not in measures.MEASURES:
-            every = ", ".join(measures.MEASURES)
-            raise SpikinessError(f"unknown measure {measure!r}: one of {every}{suggest(measure, measures.MEASURES)}")
+            representations.POOLS.check(pool)
+        if measure is not None:
+            measures.MEASURES.check(measure)
         if direction not in (None, 1, -1):
             raise SpikinessError(f"direction is {direction!r}: 1 where memorized is higher, -1 where it is lower")
         if sigma is not None and not (isinstance(sigma, int | float) and 0 < sigma < float("inf")):
@@ -82,18 +82,24 @@ class Detector:
             raise SpikinessError(f"threshold is {threshold!r}: it is a finite number, or None where there is none yet")
         self.model = model
         self.open = {"layer": layer, "sigma": sigma, "pool": pool, "measure": measure, "direction": direction}
-        self.choice = _default(model, self.open)
+        self.probe = _default(model, self.open)
         self.threshold = threshold
         self.draws, self.seed, self.batch, self.allow_unit = draws, seed, batch, allow_unit
         self.record: dict[str, Any] = {}  # how it was calibrated; JSON only
         self._warn_outside()
 
     @property
+    def choice(self) -> Probe:
+        """The old name of `probe`."""
+        renamed("Detector.choice", "Detector.probe")
+        return self.probe
+
+    @property
     def calibrated(self) -> bool:
         return bool(self.record)
 
     def __repr__(self) -> str:
-        c = self.choice
+        c = self.probe
         how = f"chosen on {self.record['models']} model(s)" if self.calibrated else "the paper's choice, not calibrated"
         sign = "higher" if c.direction > 0 else "lower"
         limit = "no threshold" if self.threshold is None else f"threshold {self.threshold:.4g}"
@@ -108,28 +114,28 @@ class Detector:
         images of one sort cannot tell which (`calibrate` and `evaluate`, which see both, refuse it).
         """
         check_images(self.model, x, self.allow_unit)
-        found = values(self.model, self.choice, x, self.draws, self.seed, self.batch)
-        if len(found) > 1 and (found == found[0]).all() and not (x == x[:1]).all():
+        scores = values(self.model, self.probe, x, self.draws, self.seed, self.batch)
+        if len(scores) > 1 and (scores == scores[0]).all() and not (x == x[:1]).all():
             warnings.warn(
-                f"all {len(found)} images have the score {found[0]:.4g} in {self.choice.layer!r}: is that layer dead? "
+                f"all {len(scores)} images have the score {scores[0]:.4g} in {self.probe.layer!r}: is that layer dead? "
                 "Look at scores of images known to be memorized, choose another layer, or look at the model's weights",
                 stacklevel=2,
             )
-        return found
+        return scores
 
     def flag(self, x: Tensor) -> Tensor:
         """Which of images x [N, C, H, W] are memorized, [N]: those whose score is strictly above the threshold.
 
-        Raises SpikinessError without a threshold: `calibrate`, or `allow(images known not to be memorized)`, sets it.
+        Raises SpikinessError without a threshold: `calibrate` or `set_threshold` sets one.
         """
         if self.threshold is None:
             raise SpikinessError(
                 "this detector has no threshold: calibrate(memorized, generalized) chooses one, "
-                "allow(generalized, fpr=0.01) sets it from images known not to be memorized"
+                "set_threshold(generalized, fpr=0.01) sets it from images known not to be memorized"
             )
         return self.score(x) > self.threshold
 
-    def allow(self, generalized: Tensor, fpr: float = 0.01) -> "Detector":
+    def set_threshold(self, generalized: Tensor, fpr: float = 0.01) -> Self:
         """Set the threshold so that at most a share `fpr` of these images [N, C, H, W] is flagged; returns itself.
 
         Of *other* images like these, (floor(fpr N) + 1) / (N + 1) are expected above it: 5 % for N = 20, 2 % for 100,
@@ -142,10 +148,15 @@ class Detector:
         self.threshold = quantile(self.score(generalized).numpy(), fpr)
         return self
 
+    def allow(self, generalized: Tensor, fpr: float = 0.01) -> Self:
+        """The old name of `set_threshold`."""
+        renamed("Detector.allow", "Detector.set_threshold")
+        return self.set_threshold(generalized, fpr)
+
     def explain(self, x: Tensor, k: int = 10) -> Explanation:
         """The `k` units that carry most energy in the representation of each of images x [N, C, H, W]."""
         check_images(self.model, x, self.allow_unit)
-        c = self.choice
+        c = self.probe
         h = representations.represent(
             self.model,
             c.layer,
@@ -164,10 +175,10 @@ class Detector:
 
     def cost(self, x: Tensor) -> float:
         """Share of a full pass through the model, per image and draw, that a score of images like x takes (FLOPs)."""
-        y = representations.noisy(as_model(self.model, x[:1]), self.choice.sigma, self.seed)
-        return representations.cost(self.model, self.choice.layer, y, self.choice.sigma)
+        y = representations.noisy(as_model(self.model, x[:1]), self.probe.sigma, self.seed)
+        return representations.cost(self.model, self.probe.layer, y, self.probe.sigma)
 
-    def calibrate(self, memorized: Tensor, generalized: Tensor, **among: Any) -> "Detector":
+    def calibrate(self, memorized: Tensor, generalized: Tensor, **among: Any) -> Self:
         """Choose what was left open, and the threshold, on images of this model; in place, returns itself.
 
         `among`: see `detection.calibrate`, which takes several models. A choice made on one model was seen to turn
@@ -175,7 +186,7 @@ class Detector:
         """
         return self._calibrate([(self.model, memorized, generalized)], **among)
 
-    def _calibrate(self, cases: Sequence[Case], **among: Any) -> "Detector":
+    def _calibrate(self, cases: Sequence[Case], **among: Any) -> Self:
         for name in among.keys() - AMONG:
             raise SpikinessError(
                 f"calibrate takes no {name!r}: one of {', '.join(sorted(AMONG))}{suggest(name, AMONG)}"
@@ -183,23 +194,23 @@ class Detector:
         for model, *groups in cases:
             for group in groups:
                 check_images(model, group, self.allow_unit)
-        noise = {"draws": self.draws, "seed": self.seed, "batch": self.batch}
-        self.choice, self.threshold, self.record = choose(cases, self.open, **noise, **among)
+        noise: dict[str, Any] = {"draws": self.draws, "seed": self.seed, "batch": self.batch}
+        self.probe, self.threshold, self.record = choose(cases, self.open, **noise, **among)
         self._warn_outside()
         return self
 
     def for_model(self, other: nn.Module) -> "Detector":
         """The same choices and threshold on another model. Raises SpikinessError where it lacks the layer."""
-        representations.check_layer(other, self.choice.layer)
-        noise = {"draws": self.draws, "seed": self.seed, "batch": self.batch, "allow_unit": self.allow_unit}
-        found = Detector(other, **asdict(self.choice), **noise)
-        found.open, found.threshold, found.record = self.open, self.threshold, self.record
-        return found
+        representations.check_layer(other, self.probe.layer)
+        noise: dict[str, Any] = {"draws": self.draws, "seed": self.seed, "batch": self.batch}
+        detector = Detector(other, **asdict(self.probe), **noise, allow_unit=self.allow_unit)
+        detector.open, detector.threshold, detector.record = self.open, self.threshold, self.record
+        return detector
 
     def save(self, path: Path | str) -> None:
         """Write choices, threshold and record as JSON, with the digest of the model they were made on."""
         content = {
-            "format": FORMAT, "model": fingerprint(self.model), "choice": asdict(self.choice),
+            "format": FORMAT, "model": fingerprint(self.model), "choice": asdict(self.probe),
             "open": self.open, "threshold": self.threshold, "draws": self.draws, "seed": self.seed,
             "allow_unit": self.allow_unit, "record": self.record,
         }  # fmt: skip
@@ -213,9 +224,9 @@ class Detector:
         Raises SpikinessError where the file is absent or of another model, CorruptArtifact where it was altered.
         """
         content = _read(Path(path))
-        mine = fingerprint(model)
-        if content["model"] != mine and not transfer:
-            same = content["model"]["architecture"] == mine["architecture"]
+        this = fingerprint(model)
+        if content["model"] != this and not transfer:
+            same = content["model"]["architecture"] == this["architecture"]
             what = "other weights" if same else "another architecture"
             raise SpikinessError(
                 f"{path} was calibrated on a model with {what}; a choice need not carry over: calibrate on this model, "
@@ -228,9 +239,9 @@ class Detector:
 
     def _warn_outside(self) -> None:
         low, high = trained_range(self.model)
-        if not low <= self.choice.sigma <= high:
+        if not low <= self.probe.sigma <= high:
             warnings.warn(
-                f"sigma {self.choice.sigma:g} lies outside the noise levels this model was trained on "
+                f"sigma {self.probe.sigma:g} lies outside the noise levels this model was trained on "
                 f"({low:.3g} to {high:.3g}): its features there mean little",
                 stacklevel=3,
             )
@@ -255,14 +266,25 @@ def calibrate(
     `sigmas`, `pools` and `measures` say among what. `.record` keeps all that was tried. Needs at least 20 images of
     each kind from each model; prefer two models or more, since the choice of one was seen to turn around on the next.
     """
-    if not cases:
-        raise SpikinessError("no cases: give at least one (model, memorized, generalized), better two")
-    noise = {"draws": draws, "seed": seed, "batch": batch, "allow_unit": allow_unit}
+    _check_cases(cases)
+    noise: dict[str, Any] = {"draws": draws, "seed": seed, "batch": batch, "allow_unit": allow_unit}
     return Detector(cases[0][0], measure=measure, **noise)._calibrate(cases, **among)
 
 
+def _check_cases(cases: object) -> None:
+    """Refuse what is not a list of triples (model, memorized, generalized)."""
+    triple = "(model, memorized, generalized)"
+    if isinstance(cases, tuple) and cases and isinstance(cases[0], nn.Module):
+        raise SpikinessError(f"cases is one {triple}; give a list of them: calibrate([{triple}])")
+    if not isinstance(cases, Sequence) or not cases:
+        raise SpikinessError(f"no cases: give at least one {triple}, better two, in a list")
+    for i, case in enumerate(cases):
+        if not (isinstance(case, Sequence) and len(case) == 3 and isinstance(case[0], nn.Module)):
+            raise SpikinessError(f"case {i} is a {type(case).__name__}; each is {triple}, the model a torch.nn.Module")
+
+
 def check_images(model: nn.Module, x: Tensor, allow_unit: bool = False) -> None:
-    """Refuse what the door refuses, and images of other channels or size than those the model was made for."""
+    """Refuse what `images.check` refuses, and images of other channels or size than those the model was made for."""
     arguments = getattr(getattr(model, "network", model), "arguments", {})
     images.check(x, arguments.get("channels"), arguments.get("size"), allow_unit=allow_unit)
     if "dim" in arguments and x[0].numel() != arguments["dim"]:
@@ -289,23 +311,23 @@ def default_layer(model: nn.Module) -> str:
         return representations.ENCODE
     up = [name for name in names if re.search(r"(^|\.)up", name)]
     if up:
-        block = re.match(r"(.*?(?:^|\.)up[^.]*\.\d+)?", up[0]).group()
-        return [name for name in up if name.startswith(block)][-1]
+        block = re.match(r".*?(?:^|\.)up[^.]*\.\d+", up[0])  # its first block, where they are numbered
+        return [name for name in up if block is None or name.startswith(block.group())][-1]
     if not names:
         raise SpikinessError("this model has no modules inside it: there is no representation to look at")
     return names[len(names) // 2]
 
 
-def _default(model: nn.Module, given: dict[str, Any]) -> Choice:
+def _default(model: nn.Module, given: dict[str, Any]) -> Probe:
     """What was given, and the paper's choices for the rest."""
     sigma = getattr(model, "record", {}).get("sigma", SIGMA)  # of a two-layer network the level it was trained at
     measure = given["measure"] or "std"
-    return Choice(
+    return Probe(
         layer=given["layer"] or default_layer(model),
         sigma=float(given["sigma"] or sigma),
         pool=given["pool"] or "all",
         measure=measure,
-        direction=given["direction"] or WAYS[measure],
+        direction=given["direction"] or measures.MEASURES[measure].spikier,
     )
 
 

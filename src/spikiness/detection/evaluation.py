@@ -1,20 +1,25 @@
 """How well a score tells memorized from generalized samples, with intervals."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
 from spikiness.errors import SpikinessError
 from spikiness.measures import clusters, to_numpy, wilson
+
+if TYPE_CHECKING:  # imported by the function that makes a table, since it takes half a second
+    import pandas as pd
 
 BLOCK = 2**21  # resampled weights held at once, 16 MB
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What `evaluate` found, with intervals, and what it rests on."""
+    """The rates that `evaluate` gives, with intervals, and what they rest on."""
 
     auroc: float  # ties count half
     auroc_interval: tuple[float, float]
@@ -108,14 +113,16 @@ def compare(
     simulation found the truth in 90 % of intervals of a level of 95 %.
     Raises as `evaluate`, and for scores that do not fit the groups.
     """
+    import pandas as pd
+
     if reference not in scores:
         raise SpikinessError(f"reference {reference!r} is not one of the scores: {', '.join(scores)}")
     _check_rates(fpr, level, draws)
     sampled = _resamples(groups, draws, np.random.default_rng(seed))
     trials = [sum(units) for units in zip(*(w.units for w in sampled), strict=True)]
-    found = {name: _means(name, pairs, sampled, fpr) for name, pairs in scores.items()}
-    base, rows = found[reference], []
-    for name, (estimates, resampled) in found.items():
+    means = {name: _means(name, pairs, sampled, fpr) for name, pairs in scores.items()}
+    base, rows = means[reference], []
+    for name, (estimates, resampled) in means.items():
         row: dict[str, object] = {"score": name}
         for k, (rate, count) in enumerate({"auroc": min(trials), "tpr": trials[0]}.items()):
             low, high = _interval(resampled[k], estimates[k], count, level)
@@ -129,7 +136,8 @@ def compare(
 
 
 def _widened(apart: list[float], base: float, rival: float, trials: int, level: float) -> list[float]:
-    """The interval of `base - rival`, as wide as Wilson's of either that is exactly 0 or 1: no resample sees it err."""
+    """The interval of `base - rival`, two AUROCs. Where one of them is exactly 0 or 1 no resample shows an error, and
+    the interval reaches at least as far as Wilson's for that AUROC."""
     low, high = apart
     for value, sign in ((base, 1), (rival, -1)):
         if value in (0.0, 1.0):
@@ -150,16 +158,15 @@ class _Resampled:
 def _resamples(groups: Sequence[Pair], draws: int, rng: np.random.Generator) -> list[_Resampled]:
     models = len(groups)
     times = _counts(models, np.ones(draws, dtype=int), rng) if models > 1 else np.ones((draws, 1))
-    found = []
+    resampled = []
     for k, pair in enumerate(groups):
         weights, units = [], []
-        for kind, labels in zip(("memorized", "generalized"), pair, strict=True):
-            labels = to_numpy(labels)
+        for kind, labels in zip(("memorized", "generalized"), map(to_numpy, pair), strict=True):
             unit, owner = _units(kind, labels, np.zeros(len(labels), dtype=int))
             weights.append(_weights(unit, owner, np.ones((draws, 1), dtype=int), rng))
             units.append(len(owner))
-        found.append(_Resampled(times[:, k], tuple(weights), tuple(units)))
-    return found
+        resampled.append(_Resampled(times[:, k], (weights[0], weights[1]), (units[0], units[1])))
+    return resampled
 
 
 def _means(
@@ -169,22 +176,22 @@ def _means(
     if len(pairs) != len(sampled):
         raise SpikinessError(f"{name!r} has scores of {len(pairs)} models, the groups are of {len(sampled)}")
     point, total = np.zeros(2), np.zeros((2, len(sampled[0].times)))
-    for pair, mine in zip(pairs, sampled, strict=True):
+    for pair, resampled in zip(pairs, sampled, strict=True):
         memorized, generalized = (
             _scores(f"{kind} ({name})", s) for kind, s in zip(("memorized", "generalized"), pair, strict=True)
         )
-        sizes = tuple(w.shape[1] for w in mine.weights)
+        sizes = tuple(w.shape[1] for w in resampled.weights)
         if (len(memorized), len(generalized)) != sizes:
             raise SpikinessError(f"{name!r} has {len(memorized)} and {len(generalized)} scores, the groups {sizes}")
         order = np.argsort(generalized, kind="stable")
-        once = [np.ones((1, size)) for size in sizes]
-        point += [rate.item() for rate in _rates(memorized, generalized[order], *once, fpr)[:2]]
-        weight_m, weight_g = mine.weights
+        once_m, once_g = (np.ones((1, size)) for size in sizes)
+        point += [rate.item() for rate in _rates(memorized, generalized[order], once_m, once_g, fpr)[:2]]
+        weight_m, weight_g = resampled.weights
         step = max(1, BLOCK // sum(sizes))
         for start in range(0, len(weight_m), step):
             rows = slice(start, start + step)
             rates = _rates(memorized, generalized[order], weight_m[rows], weight_g[rows][:, order], fpr)[:2]
-            total[:, rows] += mine.times[rows] * np.stack(rates)
+            total[:, rows] += resampled.times[rows] * np.stack(rates)
     return (point / len(pairs)).tolist(), list(total / len(pairs))
 
 
@@ -210,7 +217,7 @@ def _models(seeds: tuple[object, object] | None, *sizes: int) -> list[np.ndarray
     labels = [to_numpy(s) for s in seeds]
     if [s.shape for s in labels] != [(n,) for n in sizes]:
         raise SpikinessError(f"seeds must be two lists of labels, of {sizes[0]} memorized and {sizes[1]} generalized")
-    lonely = np.setxor1d(*labels)
+    lonely = np.setxor1d(labels[0], labels[1])
     if len(lonely):
         raise SpikinessError(f"model {lonely[0]} has memorized or generalized samples only; leave it out and say so")
     joint = clusters(np.concatenate(labels), sum(sizes))
@@ -239,8 +246,8 @@ def _weights(unit: np.ndarray, owner: np.ndarray, times: np.ndarray, rng: np.ran
     """How often each sample is in each resample, [draws, N], when model s is drawn times[:, s] times."""
     counts = np.empty((len(times), len(owner)))
     for model in range(times.shape[1]):
-        mine = np.flatnonzero(owner == model)
-        counts[:, mine] = _counts(len(mine), times[:, model], rng)
+        own = np.flatnonzero(owner == model)
+        counts[:, own] = _counts(len(own), times[:, model], rng)
     return counts[:, unit]
 
 

@@ -4,47 +4,21 @@ import errno
 import gzip
 import hashlib
 import io
-import os
+import sys
 import tempfile
-import time
-import urllib.error
-import urllib.request
 import zlib
 from collections.abc import Sequence
-from http.client import HTTPException
 from pathlib import Path
-
-from tqdm import tqdm
 
 from spikiness.errors import CorruptArtifact, SpikinessError
 
-ATTEMPTS = 3  # rounds over the mirrors
-BACKOFF_SECONDS = 1.0  # pause after the first round; doubles
+RETRIES = 2  # of one address, after pauses that grow
 STALL_SECONDS = 15.0  # a server silent for so long is given up
-LIMIT_SECONDS = 1800.0  # for one file, all attempts together
 MAX_BYTES = 2**30  # no known file is larger
 
 
 class DownloadFailed(SpikinessError):
-    """No mirror gave the file; says what each answered."""
-
-
-def _md5(data: bytes = b""):
-    return hashlib.md5(data, usedforsecurity=False)  # the publishers give MD5; it guards against damage
-
-
-def _differs(what: object, expected: str, got: str, head: bytes) -> str:
-    page = " (it is a web page, not the data)" if head.lstrip()[:6].lower() in (b"<!doct", b"<html>", b"<html ") else ""
-    return f"{what}: expected md5 {expected}, got {got}{page}"
-
-
-def _gunzip(packed: bytes) -> bytes:
-    """The content of a gzip file; of a damaged one the file itself, which the checksum then refuses."""
-    try:
-        with gzip.open(io.BytesIO(packed)) as file:
-            return file.read(MAX_BYTES)
-    except (OSError, EOFError, zlib.error):
-        return packed
+    """No address gave the file; says what each answered."""
 
 
 def read_verified(path: Path, md5: str, unpack: bool = False) -> bytes:
@@ -60,95 +34,50 @@ def read_verified(path: Path, md5: str, unpack: bool = False) -> bytes:
     except OSError as error:
         raise SpikinessError(f"cannot read {path}: {error.strerror}; check that it is a readable file") from error
     data = _gunzip(stored) if unpack else stored
-    got = _md5(data).hexdigest()
+    got = hashlib.md5(data, usedforsecurity=False).hexdigest()  # the publishers give MD5
     if got != md5:
         what = f"{path} (its content)" if unpack else path
-        raise CorruptArtifact(f"{_differs(what, md5, got, stored[:64])}; remove the file, and it is fetched again")
+        page = " (it is a web page, not the data)" if stored.lstrip()[:5].lower() in (b"<!doc", b"<html") else ""
+        raise CorruptArtifact(f"{what}: expected md5 {md5}, got {got}{page}; remove the file, and it is fetched again")
     return data
 
 
-class _KeepHttps(urllib.request.HTTPRedirectHandler):
-    """Follows redirects, but never from https to http."""
-
-    def redirect_request(self, request, response, code, message, headers, url):
-        if request.full_url.startswith("https:") and not url.startswith("https:"):
-            raise urllib.error.HTTPError(url, 403, "redirect from https to http refused", headers, response)
-        return super().redirect_request(request, response, code, message, headers, url)
-
-
-def _stream(url: str, file, deadline: float) -> tuple[str, bytes]:
-    """Copies `url` into `file`; its MD5 and first bytes. Raises OSError or HTTPException where the transfer fails."""
-    opener = urllib.request.build_opener(_KeepHttps)
-    request = urllib.request.Request(url, headers={"User-Agent": "spikiness"})
-    digest, head, received = _md5(), b"", 0
-    with opener.open(request, timeout=STALL_SECONDS) as response:
-        total = int(response.headers.get("Content-Length") or 0)
-        # disable=None: no bar where nobody watches, such as in a notebook run
-        with tqdm(total=total or None, unit="B", unit_scale=True, desc=url.rpartition("/")[2], disable=None) as bar:
-            # read1 returns what has come, so a slow drip cannot outlast the deadline
-            while chunk := response.read1(2**16):
-                head = head or chunk[:64]
-                received += len(chunk)
-                if time.monotonic() > deadline:
-                    raise TimeoutError(f"took longer than {LIMIT_SECONDS:.0f} s")
-                if received > MAX_BYTES:
-                    raise ConnectionError(f"sent more than {MAX_BYTES} bytes")
-                file.write(chunk)
-                digest.update(chunk)
-                bar.update(len(chunk))
-    if received < total:
-        raise ConnectionError(f"cut off after {received} of {total} bytes")
-    return digest.hexdigest(), head
-
-
-def _attempt(url: str, target: Path, md5: str, deadline: float) -> None:
-    """One download of `url` to `target`; on any failure nothing is left behind."""
-    # a name of its own per process: two at once both succeed, the later rename wins with the same bytes
-    handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
+def _gunzip(packed: bytes) -> bytes:
+    """The content of a gzip file; of a damaged one the file itself, which the checksum then refuses."""
     try:
-        with os.fdopen(handle, "wb") as file:
-            got, head = _stream(url, file, deadline)
-            file.flush()
-            os.fsync(file.fileno())
-        if got != md5:
-            raise ConnectionError(_differs("wrong content", md5, got, head))
-        os.chmod(temporary, 0o644)  # mkstemp's 0600 would shut colleagues out of a shared folder
-        os.replace(temporary, target)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
-
-
-def _permanent(error: Exception) -> bool:
-    return isinstance(error, urllib.error.HTTPError) and 400 <= error.code < 500 and error.code not in (408, 429)
+        with gzip.open(io.BytesIO(packed)) as file:
+            return file.read(MAX_BYTES)
+    except (OSError, EOFError, zlib.error):
+        return packed
 
 
 def fetch(urls: Sequence[str], target: Path, md5: str) -> Path:
-    """`target`, downloaded from the first of `urls` that gives bytes with this MD5; retried with growing pauses.
+    """`target`, downloaded from the first of `urls` that gives bytes with this MD5.
 
-    Only the given addresses are asked, so https never becomes http. Raises `DownloadFailed` with each answer after
-    `ATTEMPTS` rounds or `LIMIT_SECONDS`; `target` is then as it was.
+    Each address is tried again after a pause. No redirect is followed, so https never becomes http. The file appears
+    whole or not at all, and of two processes at once both succeed. Raises `DownloadFailed` with each answer, and
+    `SpikinessError` where the disk is full; `target` is then as it was.
     """
-    deadline, left, answers = time.monotonic() + LIMIT_SECONDS, list(urls), {}
-    for attempt in range(ATTEMPTS):
-        for url in list(left):
-            try:
-                _attempt(url, target, md5, deadline)
-                return target
-            except (OSError, HTTPException) as error:
-                if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-                    raise SpikinessError(
-                        f"no room for {target}: {error.strerror}; free some or move the data"
-                    ) from error
-                answers[url] = str(error) or type(error).__name__
-                if isinstance(error, urllib.error.HTTPError):
-                    error.close()
-                if _permanent(error):
-                    left.remove(url)
-        pause = BACKOFF_SECONDS * 2**attempt
-        if not left or attempt == ATTEMPTS - 1 or time.monotonic() + pause > deadline:
-            break
-        time.sleep(pause)
-    raise DownloadFailed("; ".join(f"{url}: {answer}" for url, answer in answers.items()))
+    import pooch  # here, since most data are on disk already
+
+    pooch.get_logger().setLevel("WARNING")
+    bar = sys.stderr.isatty()  # no bar where nobody watches, such as in a notebook run
+    downloader = pooch.HTTPDownloader(progressbar=bar, timeout=STALL_SECONDS, allow_redirects=False)
+    answers = []
+    for url in urls:
+        store = pooch.create(
+            target.parent, "", registry={target.name: f"md5:{md5}"}, urls={target.name: url}, retry_if_failed=RETRIES
+        )
+        try:
+            store.fetch(target.name, downloader=downloader)
+        except (OSError, ValueError) as error:  # requests' errors are OSErrors, a wrong checksum is a ValueError
+            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                raise SpikinessError(f"no room for {target}: {error.strerror}; free some or move the data") from error
+            answers.append(f"{url}: {error}")
+        else:
+            target.chmod(0o644)  # a temporary file's 0600 would shut colleagues out of a shared folder
+            return target
+    raise DownloadFailed("; ".join(answers))
 
 
 def writable(folders: Sequence[Path]) -> Path:

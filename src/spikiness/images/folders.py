@@ -1,4 +1,4 @@
-"""Class folders of PNG and JPEG images, on disk or in a zip, decoded in memory."""
+"""Folders of PNG and JPEG images, by class or flat, on disk or in a zip, decoded in memory."""
 
 import hashlib
 import io
@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from spikiness.errors import CorruptArtifact, SpikinessError
 
@@ -20,7 +19,7 @@ OTHER_FORMATS = (".gif", ".webp", ".bmp", ".tif", ".tiff")
 MAX_FILE_BYTES = 2**26  # of one image file
 MAX_BYTES = 2**32  # of all files together
 MAX_PIXELS = 2**24  # of one image, 4096 x 4096
-LAYOUT = "images lie in CLASS/NAME.png, or train/CLASS/NAME.png and test/CLASS/NAME.png (.png, .jpg)"
+LAYOUT = "images lie in CLASS/NAME.png, train/CLASS/NAME.png and test/CLASS/NAME.png, or all in one folder (.png, .jpg)"
 
 
 def _disk_sizes(path: Path) -> dict[str, int]:
@@ -111,8 +110,11 @@ def _images(sizes: dict[str, int], path: Path) -> list[str]:
 
 
 def _split_names(names: list[str], split: str, path: Path) -> tuple[list[str], np.ndarray]:
-    """Names of one split and their labels; classes are numbered in the sorted order of all splits' folders."""
+    """Names of one split and their labels; classes are numbered in the sorted order of all splits' folders. A folder
+    without class folders is one class, 0."""
     parts = {name: name.split("/") for name in names}
+    if all(len(p) == 1 for p in parts.values()):
+        parts = {name: ["", name] for name in names}
     in_splits = bool(names) and all(p[0] in SPLITS for p in parts.values())
     depth = 3 if in_splits else 2  # split/class/file or class/file
     odd = next((name for name, p in parts.items() if len(p) != depth), None)
@@ -128,6 +130,8 @@ def _split_names(names: list[str], split: str, path: Path) -> tuple[list[str], n
 
 def _decode(name: str, read: Callable[[str], bytes], path: Path) -> np.ndarray:
     """One image as uint8 [H, W, 1 or 3]; its format must be the one its name tells."""
+    from PIL import Image
+
     try:
         with Image.open(io.BytesIO(read(name)), formats=(FORMATS[_suffix(name)],)) as image:
             if image.width * image.height > MAX_PIXELS:
@@ -136,13 +140,13 @@ def _decode(name: str, read: Callable[[str], bytes], path: Path) -> np.ndarray:
                 return np.asarray(image.convert("L"))[..., None]
             if image.mode in ("RGB", "P", "CMYK"):
                 return np.asarray(image.convert("RGB"))
-            raise SpikinessError(f"its mode is {image.mode}; convert it to 8-bit grey or RGB without transparency")
+            raise SpikinessError(f"its mode is {image.mode}; convert it to 8-bit gray or RGB without transparency")
     except Exception as error:  # damaged images make zipfile and Pillow raise errors of many kinds
         raise CorruptArtifact(f"{path}: {name!r} cannot be read: {error}") from error
 
 
 def _decode_all(names: list[str], path: Path) -> np.ndarray:
-    """uint8 [N, C, H, W]; grey images among coloured ones become coloured, unequal sizes are refused."""
+    """uint8 [N, C, H, W]; gray images among colored ones become colored, unequal sizes are refused."""
     images: list[np.ndarray] = []
     with _reader(path) as read:
         for name in names:

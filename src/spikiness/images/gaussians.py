@@ -10,16 +10,16 @@ from spikiness.errors import SpikinessError
 from spikiness.images.transforms import whole
 
 
-def _mixture_input(means: Tensor, factors: Sequence[Tensor], weights: Sequence[float]) -> tuple[list[Tensor], Tensor]:
+def _mixture_input(means: Tensor, given: Sequence[Tensor], shares: Sequence[float]) -> tuple[list[Tensor], Tensor]:
     """Factors as a list of K [d, r_k] and weights as float64 [K], or one error naming what does not fit."""
     if not isinstance(means, Tensor) or means.ndim != 2 or not means.is_floating_point() or len(means) == 0:
         raise SpikinessError("means must be a float tensor [K, d]; stack the K means with torch.stack")
     k, d = means.shape
-    factors = [torch.as_tensor(f, dtype=means.dtype, device=means.device) for f in factors]
+    factors = [torch.as_tensor(f, dtype=means.dtype, device=means.device) for f in given]
     for i, factor in enumerate(factors):
         if factor.ndim != 2 or len(factor) != d:
             raise SpikinessError(f"factors[{i}] has shape {list(factor.shape)}; it must be [d, r] with d = {d}")
-    weights = torch.as_tensor(weights, dtype=torch.float64).cpu()
+    weights = torch.as_tensor(shares, dtype=torch.float64).cpu()
     if len(factors) != k or weights.shape != (k,):
         raise SpikinessError(
             f"{k} means, {len(factors)} factors, weights of shape {list(weights.shape)}: give K of each"
@@ -40,17 +40,17 @@ def mixture(
     means: [K, d], float32 or float64. factors: K matrices F_k [d, r_k]. weights: [K], summing to 1.
     Samples of one seed are the first of a larger draw. Raises `SpikinessError` for shapes or weights that do not fit.
     """
-    factors, weights = _mixture_input(means, factors, weights)
+    matrices, shares = _mixture_input(means, factors, weights)
     n = whole(n, "n", 1)
     # two streams, each read sample by sample, so that a larger n only adds samples
     label_stream, noise_stream = np.random.default_rng(whole(seed, "seed", 0)).spawn(2)
-    edges = np.cumsum(weights.numpy())
-    labels = np.searchsorted(edges / edges[-1], label_stream.random(n), side="right")
-    rank = max(f.shape[1] for f in factors)
+    edges = np.cumsum(shares.numpy())
+    drawn = np.searchsorted(edges / edges[-1], label_stream.random(n), side="right")
+    rank = max(f.shape[1] for f in matrices)
     noise = torch.from_numpy(noise_stream.standard_normal((n, rank))).to(means)  # [n, max r_k]
-    labels = torch.from_numpy(labels).to(means.device)
+    labels = torch.from_numpy(drawn).to(means.device)
     x = means[labels]  # [n, d]
-    for k, factor in enumerate(factors):
+    for k, factor in enumerate(matrices):
         x[labels == k] += noise[labels == k, : factor.shape[1]] @ factor.T
     return x, labels
 
@@ -79,8 +79,8 @@ def simplex_means(k: int, d: int, norm: float = 1.0, seed: int = 0) -> Tensor:
     vertices = np.ones((1, 1))
     if k > 1:
         cosines = (k * np.eye(k) - 1) / (k - 1)  # singular: the vertices sum to zero
-        vertices = np.linalg.cholesky(cosines[:-1, :-1])
-        vertices = np.vstack([vertices, -vertices.sum(0)])  # [k, k - 1]
+        all_but_last = np.linalg.cholesky(cosines[:-1, :-1])
+        vertices = np.vstack([all_but_last, -all_but_last.sum(0)])  # [k, k - 1]
     rotation = _orthonormal(np.random.default_rng(whole(seed, "seed", 0)), d, vertices.shape[1])
     return torch.from_numpy(norm * vertices @ rotation.T)
 

@@ -1,6 +1,8 @@
-"""Picking and altering samples: seeded subsets, copies, disjoint halves, centring, greyscale, size."""
+"""Picking and altering samples: seeded subsets, copies, disjoint halves, centering, grayscale, size."""
 
+import contextlib
 import operator
+from typing import SupportsIndex
 
 import numpy as np
 import torch
@@ -14,10 +16,10 @@ LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601 weights of R, G, B, as in JPEG and 
 
 def whole(value: object, name: str, least: int) -> int:
     """`value` as an int of at least `least`; booleans, fractions and text are refused."""
-    try:
-        number = None if isinstance(value, bool | np.bool_) else operator.index(value)
-    except TypeError:
-        number = None
+    number = None
+    if isinstance(value, SupportsIndex) and not isinstance(value, bool | np.bool_):
+        with contextlib.suppress(TypeError):  # a tensor has an index only where it is one whole number
+            number = operator.index(value)
     if number is None or number < least:
         raise SpikinessError(f"{name} = {value!r} must be a whole number of at least {least}")
     return number
@@ -82,7 +84,7 @@ def halves(x: Tensor, seed: int = 0) -> tuple[Tensor, Tensor]:
     return x[order[:half]], x[order[half:]]
 
 
-def centre(x: Tensor, mean: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def center(x: Tensor, mean: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """x [N, ...] minus `mean` [...] (its own mean by default), and that mean, to be taken off other samples too."""
     if mean is None:
         if len(x) == 0:
@@ -94,10 +96,10 @@ def centre(x: Tensor, mean: Tensor | None = None) -> tuple[Tensor, Tensor]:
     return x - mean, mean
 
 
-def greyscale(x: Tensor) -> Tensor:
+def grayscale(x: Tensor) -> Tensor:
     """Luma of x [N, 3, H, W] (BT.601 weights) as [N, 1, H, W]; x with one channel comes back unchanged."""
     if x.ndim != 4 or x.shape[1] not in (1, 3):
-        raise SpikinessError(f"greyscale needs [N, 1 or 3, H, W]; x has shape {list(x.shape)}")
+        raise SpikinessError(f"grayscale needs [N, 1 or 3, H, W]; x has shape {list(x.shape)}")
     if x.shape[1] == 1:
         return x
     weights = torch.tensor(LUMA, dtype=x.dtype, device=x.device)

@@ -21,6 +21,7 @@ from spikiness.measures.quality import (
 )
 from spikiness.measures.spikiness import (
     MEASURES,
+    Measure,
     gini,
     hoyer,
     kurtosis,
@@ -31,7 +32,7 @@ from spikiness.measures.spikiness import (
 )
 
 __all__ = [
-    "MEASURES", "Distance", "KernelDistance", "Memorization", "NearDuplicates", "PrecisionRecall", "Quality",
+    "MEASURES", "Distance", "KernelDistance", "Measure", "Memorization", "NearDuplicates", "PrecisionRecall", "Quality",
     "StoredColumns", "bootstrap", "clusters", "distance", "gini", "hoyer", "kernel_distance", "kurtosis", "l4_l2",
     "memorization", "near_duplicates", "nearest", "participation_ratio", "precision_recall", "psnr", "quality",
     "same_image_tolerance", "std", "std_over_norm", "stored_columns", "to_numpy", "wilson",

@@ -1,11 +1,11 @@
 """How far two denoisers are apart, what a network's weights store, and how close an estimate is."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from spikiness.denoisers import Denoiser
 from spikiness.errors import SpikinessError
 from spikiness.measures.inputs import flat
 
@@ -20,7 +20,7 @@ class Distance:
 
 
 @torch.no_grad()
-def distance(first: Callable, second: Callable, inputs: Tensor, sigma: float | Tensor, batch: int = 1024) -> Distance:
+def distance(first: Denoiser, second: Denoiser, inputs: Tensor, sigma: float | Tensor, batch: int = 1024) -> Distance:
     """How far `first` is from the reference `second` (f_emp, f_gt) on noisy inputs [N, ...]; sigma a number or [N].
 
     Both are denoisers, D(y, sigma). `relative` is 0 where both vanish, inf where only the reference does. Raises where
@@ -39,7 +39,7 @@ def distance(first: Callable, second: Callable, inputs: Tensor, sigma: float | T
     )
 
 
-def _estimate(name: str, denoiser: Callable, y: Tensor, sigma: Tensor) -> Tensor:
+def _estimate(name: str, denoiser: Denoiser, y: Tensor, sigma: Tensor) -> Tensor:
     x = denoiser(y, sigma)
     if x.shape != y.shape:
         raise SpikinessError(

@@ -30,9 +30,9 @@ def wilson(successes: int, total: int, level: float = 0.95) -> tuple[float, floa
         raise SpikinessError(f"{successes} successes of {total}: need 0 <= successes <= total and total >= 1")
     z2 = NormalDist().inv_cdf((1 + _level(level)) / 2) ** 2
     rate = successes / total
-    centre = (rate + z2 / (2 * total)) / (1 + z2 / total)
+    center = (rate + z2 / (2 * total)) / (1 + z2 / total)
     half = (z2 * (rate * (1 - rate) / total + z2 / (4 * total**2))) ** 0.5 / (1 + z2 / total)
-    return (0.0 if successes == 0 else centre - half), (1.0 if successes == total else centre + half)
+    return (0.0 if successes == 0 else center - half), (1.0 if successes == total else center + half)
 
 
 def _level(level: float) -> float:

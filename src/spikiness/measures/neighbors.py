@@ -5,8 +5,6 @@ from hashlib import sha256
 
 import numpy as np
 import torch
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
 from spikiness.errors import SpikinessError
@@ -128,11 +126,14 @@ class NearDuplicates:
 @torch.no_grad()
 def near_duplicates(train: Tensor, tolerance: float | None = None) -> NearDuplicates:
     """Groups of train [n, ...] linked by L2 distances of at most `tolerance` (default `same_image_tolerance`)."""
+    from scipy import sparse  # here, since few callers ask
+    from scipy.sparse import csgraph
+
     b = flat("train", train)
     tolerance = _tolerance(tolerance, train)
     i, j, d = _close_pairs(b, tolerance)
     n = len(b)
-    label = connected_components(coo_array((np.ones(len(i)), (i, j)), shape=(n, n)), directed=False)[1]
+    label = csgraph.connected_components(sparse.coo_array((np.ones(len(i)), (i, j)), shape=(n, n)), directed=False)[1]
     first = np.unique(label, return_index=True)[1][label]
     order = np.argsort(first, kind="stable")
     members = np.split(order, np.flatnonzero(np.diff(first[order])) + 1)

@@ -6,6 +6,7 @@ with the same figures of real images against real ones, not with an FID or a KID
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -37,8 +38,8 @@ def precision_recall(samples: Tensor, real: Tensor, k: int = 3) -> PrecisionReca
     depend on N and n: compare equal sizes only. Raises for k < 1, fewer than k + 2 rows, NaN or inf, differing f.
     """
     a, b = _features(samples, real, k)
-    found, reached = int(_inside(a, b, _radius(b, k)).sum()), int(_inside(b, a, _radius(a, k)).sum())
-    return PrecisionRecall(found / len(a), reached / len(b), wilson(found, len(a)), wilson(reached, len(b)))
+    good, reached = int(_inside(a, b, _radius(b, k)).sum()), int(_inside(b, a, _radius(a, k)).sum())
+    return PrecisionRecall(good / len(a), reached / len(b), wilson(good, len(a)), wilson(reached, len(b)))
 
 
 def _features(samples: Tensor, real: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -163,7 +164,7 @@ def quality(
         sizes = f"samples {len(samples)}, real {len(real)}, split {len(split)}"
         raise SpikinessError(f"{sizes}: figures of different sizes do not compare; draw the same number of each")
     a, b, c = (_mapped(features, x, batch) for x in (samples, real, split))
-    figures: dict[str, object] = {}
+    figures: dict[str, Any] = {}
     for start, x in (("", a), ("real_", c)):
         shares, apart = precision_recall(x, b, k), kernel_distance(x, b, draws, seed)
         figures |= {f"{start}{name}": value for name, value in vars(shares).items()}

@@ -6,11 +6,12 @@ verdict: count such rows, `(h == 0).all(-1).sum()`, before calling a dead repres
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from spikiness.errors import SpikinessError
+from spikiness.errors import Registry, SpikinessError
 
 
 def _representation(h: Tensor) -> Tensor:
@@ -80,6 +81,35 @@ def hoyer(h: Tensor) -> Tensor:
     return ((root - h.norm(p=1, dim=-1) / h.norm(dim=-1)) / max(root - 1, 1e-9)).clamp(0, 1)
 
 
-MEASURES: dict[str, Callable[[Tensor], Tensor]] = {
-    f.__name__: f for f in (std, std_over_norm, l4_l2, participation_ratio, kurtosis, gini, hoyer)
-}
+@dataclass(frozen=True)
+class Measure:
+    """A measure of spikiness, called as its function is, and what a search or a table must know of it."""
+
+    function: Callable[[Tensor], Tensor]  # h [..., N, p] -> [..., N]
+    spikier: int = 1  # 1: the spikier h has the higher value; -1: the lower
+    ranks_as: str = ""  # the measure that ranks all h as this one does: a search tries one of the two
+
+    @property
+    def name(self) -> str:
+        return self.function.__name__
+
+    def __call__(self, h: Tensor) -> Tensor:
+        return self.function(h)
+
+
+#: Measures of spikiness. This is the one list in which they are entered; detectors, searches and tables read it.
+MEASURES: Registry[Measure] = Registry(
+    "measure",
+    {
+        measure.name: measure
+        for measure in (
+            Measure(std),
+            Measure(std_over_norm),
+            Measure(l4_l2, ranks_as="participation_ratio"),
+            Measure(participation_ratio, spikier=-1),
+            Measure(kurtosis),
+            Measure(gini),
+            Measure(hoyer),
+        )
+    },
+)

@@ -52,10 +52,11 @@ class DiT(nn.Module):
         self.norm, self.modulate = nn.LayerNorm(width, elementwise_affine=False), nn.Linear(width, 2 * width)
         self.head, self.unpatch = nn.Linear(width, channels * patch**2), nn.PixelShuffle(patch)
         initialize(self, generator)
-        for last in [*(b.modulate for b in self.blocks), self.modulate, self.head]:
+        for last in [*(b.modulate for b in self.modules() if isinstance(b, Block)), self.modulate, self.head]:
             nn.init.zeros_(last.weight)  # adaLN-zero: every block starts as the identity, the network as zero
 
     def forward(self, x: Tensor, c_noise: Tensor, labels: Tensor | None = None) -> Tensor:
+        """F(x, c_noise, labels), in the shape of x [N, C, size, size]: see `networks.Network`."""
         check_images(x, self.arguments)
         e = self.embed(c_noise, labels, len(x))  # [N, width]
         h = self.stem(x)  # [N, width, size / patch, size / patch]

@@ -45,10 +45,11 @@ class TimeDAE(nn.Module):
         return torch.relu(flat @ self.w) * self.gate2(self.act(self.gate1(level.log()))).exp()
 
     def forward(self, y: Tensor, sigma: Tensor | float) -> Tensor:
+        """The estimate of x given y [N, ...], in the shape of y."""
         return (self.encode(y, sigma) @ self.w.T).reshape(y.shape) + self.skip * y
 
-    def precondition(self, y: Tensor, level: Tensor, labels: None = None) -> Tensor:
-        """The same, as training calls every denoiser."""
+    def precondition(self, y: Tensor, level: Tensor, labels: Tensor | None = None) -> Tensor:
+        """The same, as training calls every denoiser; there are no classes."""
         return self(y, level)
 
     def loss_weight(self, level: Tensor) -> Tensor:

@@ -59,6 +59,7 @@ class UNet(nn.Module):
             nn.init.zeros_(last.weight)  # every block starts as its skip, the network as zero
 
     def forward(self, x: Tensor, c_noise: Tensor, labels: Tensor | None = None) -> Tensor:
+        """F(x, c_noise, labels), in the shape of x [N, C, size, size]: see `networks.Network`."""
         check_images(x, self.arguments)
         e = self.embed(c_noise, labels, len(x))  # [N, 4 * width]
         h = self.stem(self.patch(x))
@@ -97,6 +98,7 @@ class Embedding(nn.Module):
     def __init__(self, dim: int, classes: int | None) -> None:
         super().__init__()
         self.classes = classes
+        self.frequencies: Tensor
         self.register_buffer("frequencies", torch.linspace(0, math.log(32), dim // 4).exp(), persistent=False)
         self.linear1, self.act1, self.linear2, self.act2 = (
             nn.Linear(dim // 2, dim),

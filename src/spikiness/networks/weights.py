@@ -18,22 +18,22 @@ def load_weights(network: nn.Module, source: Path | str | Mapping[str, Tensor]) 
     AveragedModel. Pickled checkpoints (.pt, .pth, .ckpt, .bin) are refused without being opened, since opening one runs
     code. Raises SpikinessError where names or shapes are not exactly those of the network, with the first that differ.
     """
-    found = {_plain(name): weight for name, weight in _read(source).items()}
-    found.pop("n_averaged", None)
+    given = {_plain(name): weight for name, weight in _read(source).items()}
+    given.pop("n_averaged", None)
     own = network.state_dict()
-    problems = [f"{name} is missing" for name in own if name not in found]
-    problems += [f"{name} is not a weight of this network" for name in found if name not in own]
+    problems = [f"{name} is missing" for name in own if name not in given]
+    problems += [f"{name} is not a weight of this network" for name in given if name not in own]
     problems += [
-        f"{name} is {list(found[name].shape)}, not {list(weight.shape)}"
+        f"{name} is {list(given[name].shape)}, not {list(weight.shape)}"
         for name, weight in own.items()
-        if name in found and found[name].shape != weight.shape
+        if name in given and given[name].shape != weight.shape
     ]
     if problems:
         more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
         raise SpikinessError(f"these weights are of another network: {'; '.join(problems[:3])}{more}")
     with torch.no_grad():
         for name, weight in own.items():
-            weight.copy_(found[name])
+            weight.copy_(given[name])
     return network
 
 

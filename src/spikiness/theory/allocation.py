@@ -1,7 +1,8 @@
-"""Who gets a unit when there are not enough: a heuristic of ours around Cor 3.4, not a theorem."""
+"""Which directions of the data a narrow network serves: a heuristic of ours around Cor 3.4, not a theorem."""
 
 import bisect
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -51,8 +52,8 @@ def copies_to_store(
 
     # with more copies an image never falls behind a cluster, and images keep their order: bisection is exact
     copies = range(1, most + 1)
-    found = [bisect.bisect_left(copies, True, key=lambda c, i=i: stored(i, c)) for i in range(len(energies))]
-    return [copies[at] if at < most else None for at in found]
+    fewest = [bisect.bisect_left(copies, True, key=partial(stored, i)) for i in range(len(energies))]
+    return [copies[at] if at < most else None for at in fewest]
 
 
 def _saving(values: Tensor, count: int, n: int, sigma: float, lam: float) -> Tensor:

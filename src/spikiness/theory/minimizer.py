@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -145,7 +145,7 @@ def _turned(start: Tensor, inputs: Tensor, mass: Tensor, gain: Tensor, steps: in
         return loss
 
     # tolerances in units of sigma^2, the loss that each direction costs anyway
-    search = {"line_search_fn": "strong_wolfe", "tolerance_grad": 1e-6, "tolerance_change": 1e-7}
+    search: dict[str, Any] = {"line_search_fn": "strong_wolfe", "tolerance_grad": 1e-6, "tolerance_change": 1e-7}
     optimizer = torch.optim.LBFGS([skew], max_iter=steps, **search)
     with torch.enable_grad():
         optimizer.step(closure)

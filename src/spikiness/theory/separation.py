@@ -47,28 +47,28 @@ def separable_subset(x: Tensor, n: int, seed: int = 0, below: float = 0.0, resta
     generator = torch.Generator().manual_seed(seed)
     largest: list[int] = []
     for _ in range(restarts):
-        found = _greedy(flat, usable, n, below, generator)
-        if len(found) == n:
-            return torch.tensor(found, device=x.device)
-        largest = max(largest, found, key=len)
+        indices = _greedy(flat, usable, n, below, generator)
+        if len(indices) == n:
+            return torch.tensor(indices, device=x.device)
+        largest = max(largest, indices, key=len)
     raise SpikinessError(
         f"n = {n}: no such subset of {len(flat)} samples with pairwise cosines below {below:g} found in {restarts} "
-        f"restarts; the largest found has {len(largest)}. Ask for fewer, centre the images first, or raise `below`"
+        f"restarts; the largest found has {len(largest)}. Ask for fewer, center the images first, or raise `below`"
     )
 
 
 def _greedy(flat: Tensor, candidates: Tensor, n: int, below: float, generator: torch.Generator) -> list[int]:
-    found: list[int] = []
-    while len(found) < n and len(candidates):
-        # the first is drawn blindly, or most restarts would begin with the same favourite
-        size = POOL if found else 1
+    indices: list[int] = []
+    while len(indices) < n and len(candidates):
+        # the first is drawn blindly, or most restarts would begin with the same favorite
+        size = POOL if indices else 1
         pool = candidates[torch.randperm(len(candidates), generator=generator)[:size].to(candidates.device)]
         fits = flat[pool] @ flat[candidates].T < below  # [pool, candidates]
         fits &= pool.unsqueeze(1) != candidates
-        favourite = fits.sum(1).argmax()
-        found.append(int(pool[favourite]))
-        candidates = candidates[fits[favourite]]
-    return found
+        favorite = fits.sum(1).argmax()
+        indices.append(int(pool[favorite]))
+        candidates = candidates[fits[favorite]]
+    return indices
 
 
 def margin(w: Tensor, clusters: Sequence[Tensor]) -> float:

@@ -33,8 +33,8 @@ def true_loss(w1: Tensor, w2: Tensor, x: Tensor, sigma: float, draws: int = 16, 
     losses = []
     for _ in range(draws):
         noise = sigma * torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
-        pair = [(torch.relu((x + e) @ w1) @ w2.T - x).square().sum(1).mean() for e in (noise, -noise)]
-        losses.append(sum(pair) / 2)
+        one, other = ((torch.relu((x + e) @ w1) @ w2.T - x).square().sum(1).mean() for e in (noise, -noise))
+        losses.append((one + other) / 2)
     values = torch.stack(losses)
     return Estimate(float(values.mean()), float(values.std() / math.sqrt(draws)))
 

@@ -32,13 +32,13 @@ def save(folder: Path, number: int, tensors: dict[str, Tensor], content: dict[st
 def _prune(folder: Path, newest: Path) -> None:
     """Leave `newest` and the version before it. Those with higher numbers are damaged, or training would have gone on
     from them; weights without a JSON were cut short."""
-    found = versions(folder)
-    below = [path for path in found if path.stem < newest.stem]
-    for path in [path for path in found if path.stem > newest.stem] + below[KEPT - 1 :]:
+    every = versions(folder)
+    below = [path for path in every if path.stem < newest.stem]
+    for path in [path for path in every if path.stem > newest.stem] + below[KEPT - 1 :]:
         path.unlink(missing_ok=True)
-    kept = {path.stem for path in versions(folder)}
+    names = {path.stem for path in versions(folder)}
     for weights in folder.glob("[0-9]" * 9 + ".safetensors"):
-        if weights.stem not in kept:
+        if weights.stem not in names:
             weights.unlink(missing_ok=True)
 
 
@@ -52,8 +52,8 @@ def load(folder: Path, settings: dict[str, Any]) -> tuple[dict[str, Tensor], dic
 
     Raises `SpikinessError` where a whole version was made with other `settings` than these.
     """
-    found = versions(folder)
-    for path in found:
+    paths = versions(folder)
+    for path in paths:
         try:
             tensors, content = _read(path)
         except CorruptArtifact as error:
@@ -61,7 +61,7 @@ def load(folder: Path, settings: dict[str, Any]) -> tuple[dict[str, Tensor], dic
             continue
         _same_settings(path, content["settings"], settings)
         return tensors, content
-    if found:
+    if paths:
         _say(f"no whole checkpoint in {folder}: training starts anew")
     return None
 

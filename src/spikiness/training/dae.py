@@ -8,20 +8,24 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from spikiness.errors import Diverged, SpikinessError, suggest
+from spikiness.errors import Diverged, Registry, SpikinessError
 from spikiness.networks.relu_dae import ReLUDAE, loss_and_gradients
 
-OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
-    "adam": lambda parameters, lr: torch.optim.Adam(parameters, lr=lr, fused=True),
-    "rmsprop": lambda parameters, lr: torch.optim.RMSprop(parameters, lr=lr),
-    "adamw": lambda parameters, lr, decay=0.0: torch.optim.AdamW(parameters, lr=lr, weight_decay=decay, fused=True),
-    "sgd": lambda parameters, lr: torch.optim.SGD(parameters, lr=lr, momentum=0.9),
-}
+OPTIMIZERS: Registry[Callable[..., torch.optim.Optimizer]] = Registry(
+    "optimizer",
+    {
+        "adam": lambda parameters, lr: torch.optim.Adam(parameters, lr=lr, fused=True),
+        "rmsprop": lambda parameters, lr: torch.optim.RMSprop(parameters, lr=lr),
+        "adamw": lambda parameters, lr, decay=0.0: torch.optim.AdamW(parameters, lr=lr, weight_decay=decay, fused=True),
+        "sgd": lambda parameters, lr: torch.optim.SGD(parameters, lr=lr, momentum=0.9),
+    },
+)
 DECOUPLED = ("adamw",)  # optimizers that take a decay: their step multiplies weights by (1 - lr * decay)
 
 
@@ -71,7 +75,7 @@ def fit_dae(
     Raises `SpikinessError` on impossible values and `Diverged` at the first loss that is not finite.
     """
     member = Member(x, width, sigma, lam, seed)
-    settings = {"optimizer": optimizer, "lr": lr, "decay": decay, "batch": batch, "steps": steps}
+    settings: dict[str, Any] = {"optimizer": optimizer, "lr": lr, "decay": decay, "batch": batch, "steps": steps}
     return fit_ensemble([member], tied=tied, progress=progress, **settings)[0]
 
 
@@ -163,7 +167,7 @@ class Batches:
     """Batches of clean and noisy images for every member: a call gives x, y of shape [E, B, d] ([B, d] for one).
 
     Images are drawn one from each of B equal strata of the data, so a small set is seen whole in every batch.
-    Neighbours in a batch carry opposite noise: half the draws, and an unbiased gradient of smaller variance.
+    Neighbors in a batch carry opposite noise: half the draws, and an unbiased gradient of smaller variance.
     `purpose` sets evaluation draws (2) apart from the training's (1).
     """
 
@@ -197,7 +201,7 @@ class Batches:
 def gradient_norm(network: ReLUDAE, member: Member, draws: int = 8, batch: int = 2048) -> float:
     """|gradient of objective (6)|_F at the network, from the products of independent halves of the draws, which
     leaves the draws' own noise out on average (0 where it is lost in that noise)."""
-    sums = [0.0, 0.0]
+    sums = [torch.zeros(()), torch.zeros(())]  # of each half
     batches = Batches([member], batch, purpose=2)  # other draws than the training's
     with torch.no_grad():
         for i in range(draws):
@@ -296,8 +300,7 @@ def _is_number(value: object) -> bool:
 
 
 def _optimizer(name: str, decay: float) -> Callable[..., torch.optim.Optimizer]:
-    if name not in OPTIMIZERS:
-        raise SpikinessError(f"unknown optimizer {name!r}: one of {', '.join(OPTIMIZERS)}{suggest(name, OPTIMIZERS)}")
+    OPTIMIZERS.check(name)
     if not (_is_number(decay) and decay >= 0):
         raise SpikinessError(f"decay must be a finite number of at least 0, got {decay!r}")
     if name in DECOUPLED:

@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,7 @@ from tqdm import tqdm
 import spikiness.training.checkpoints as checkpoints  # not the package: a cached network is known by what this imports
 from spikiness.denoisers import EDM
 from spikiness.errors import Diverged, SpikinessError
+from spikiness.networks.contract import Preconditioned, check_network
 from spikiness.training.loop import LOG_NORMAL, Loop, fresh_copy, part
 
 SAVE_SECONDS = 20.0  # between checkpoints
@@ -162,7 +163,7 @@ def _resume(loop: Loop, settings: dict[str, Any], folder: Path) -> tuple[list[nn
     for i, record in enumerate(content["kept"]):
         denoiser = fresh_copy(loop.denoiser)
         denoiser.load_state_dict(part(tensors, f"kept.{i}."))
-        denoiser.record = record
+        cast(Preconditioned, denoiser).record = record
         kept.append(denoiser.requires_grad_(False).eval())
     return kept, content.get("seconds", 0.0)  # a checkpoint of an earlier version does not say
 
@@ -176,9 +177,10 @@ def _interruptions(wanted: bool) -> Iterator[list[int]]:
         asked.append(number)
         signal.signal(number, before[number])
 
-    before = {}
+    before: dict[int, Any] = {}
     if wanted:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        numbers: tuple[int, ...] = (signal.SIGINT, signal.SIGTERM)
+        for number in numbers:
             with contextlib.suppress(ValueError):  # not the main thread: the caller's own handling stays
                 before[number] = signal.getsignal(number)
                 if before[number] != signal.SIG_IGN:  # nohup and the like chose not to be interrupted
@@ -233,6 +235,7 @@ def _denoiser(network: nn.Module, x: Tensor, sigma_data: float | None) -> nn.Mod
         raise SpikinessError(f"x must be float [n, ...] with at least one image, got {x.dtype} {list(x.shape)}")
     if bad := int((~x.isfinite()).flatten(1).any(dim=1).sum()):
         raise SpikinessError(f"{bad} of {len(x)} images hold NaN or inf: remove them")
+    check_network(network)
     if hasattr(network, "precondition"):
         if sigma_data is not None:
             raise SpikinessError("sigma_data is for raw networks: this one is a denoiser already, leave it out")

@@ -7,7 +7,7 @@ import contextlib
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from torch.optim.swa_utils import AveragedModel
 from spikiness import files
 from spikiness.denoisers import EDM
 from spikiness.errors import Diverged, SpikinessError
+from spikiness.networks.contract import Network, Preconditioned
 from spikiness.training.dae import Step, schedule
 
 LOG_NORMAL = ("log-normal", -1.2, 1.2)  # of sigma: mean and standard deviation of its logarithm (EDM)
@@ -42,6 +43,7 @@ class Loop:
 
     def __post_init__(self) -> None:
         self._check()
+        self.trained = cast(Preconditioned, self.denoiser)
         device = self.x.device
         self.cuda = device.type == "cuda"
         if self.cuda and self.x.ndim == 4:
@@ -73,9 +75,9 @@ class Loop:
             self.step += 1
             yield Step(self.step - 1, loss.detach(), self.step * self.batch)
 
-    def draw(self) -> tuple[Tensor, ...]:
+    def draw(self) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
         """Clean images, noisy images, their noise levels (shaped to multiply them) and labels."""
-        make = {"generator": self.generator, "device": self.x.device}
+        make: dict[str, Any] = {"generator": self.generator, "device": self.x.device}
         index = torch.randint(len(self.x), (self.batch,), **make)
         x = self.x[index]
         kind, a, b = self.noise
@@ -92,9 +94,9 @@ class Loop:
 
     def _loss(self, x: Tensor, y: Tensor, level: Tensor, labels: Tensor | None) -> Tensor:
         with torch.autocast("cuda", torch.bfloat16) if self.cuda else contextlib.nullcontext():
-            estimate = self.denoiser.precondition(y, level, labels)
-        loss = (self.denoiser.loss_weight(level) * (estimate.float() - x).square()).mean()
-        return loss + self.lam / x[0].numel() * self.denoiser.penalty() if self.lam else loss
+            estimate = self.trained.precondition(y, level, labels)
+        loss = (self.trained.loss_weight(level) * (estimate.float() - x).square()).mean()
+        return loss + self.lam / x[0].numel() * cast(Any, self.denoiser).penalty() if self.lam else loss
 
     def check(self) -> None:
         """Look at losses and gradients since the last look; raise `Diverged` at the first that is not finite."""
@@ -129,15 +131,15 @@ class Loop:
 
         `AveragedModel.update_parameters` does the same sum but waits for a GPU at every step.
         """
-        averages = list(self.average.module.parameters())
+        averages, weights = tuple(self.average.module.parameters()), tuple(self.parameters)
         if self.step == 0:
-            torch._foreach_copy_(averages, self.parameters)
+            torch._foreach_copy_(averages, weights)
         else:
-            torch._foreach_lerp_(averages, self.parameters, 9 / (10 + self.step))
+            torch._foreach_lerp_(averages, weights, 9 / (10 + self.step))
 
     def _settings(self) -> dict[str, Any]:
         """What makes this training this one: a checkpoint of another is refused."""
-        inner = getattr(self.denoiser, "network", self.denoiser)
+        inner: Any = getattr(self.denoiser, "network", self.denoiser)
         labels = None if self.labels is None else files.sha256(self.labels.cpu().numpy().tobytes())
         return {
             "network": type(inner).__name__, "arguments": inner.arguments,
@@ -182,7 +184,7 @@ class Loop:
             sum(part) / len(part) for i in range(0, len(self.losses), every) if (part := self.losses[i : i + every])
         ]
         settings = {k: v for k, v in self.settings.items() if k not in ("data", "labels", "arguments", "start")}
-        result.record = {
+        cast(Preconditioned, result).record = {
             **settings,
             "images_seen": self.step * self.batch,
             "loss_every": every * self.batch,
@@ -211,7 +213,8 @@ class Loop:
         self._check_labels()
 
     def _check_labels(self) -> None:
-        self.classes = getattr(self.denoiser, "network", self.denoiser).arguments.get("classes")
+        network: Any = getattr(self.denoiser, "network", self.denoiser)
+        self.classes = network.arguments.get("classes")
         if (self.labels is None) != (self.classes is None):
             has, lacks = ("labels", "classes") if self.classes is None else (f"{self.classes} classes", "labels")
             raise SpikinessError(
@@ -233,8 +236,13 @@ def fresh_copy(denoiser: nn.Module) -> nn.Module:
     """A denoiser of the same kind on the CPU, to be given other weights."""
     with torch.random.fork_rng(devices=[]):  # layers draw their first weights from torch's global generator
         if isinstance(denoiser, EDM):
-            return EDM(type(denoiser.network)(**denoiser.network.arguments), denoiser.sigma_data)
-        return type(denoiser)(**denoiser.arguments)
+            return EDM(_as_constructed(denoiser.network), denoiser.sigma_data)
+        return _as_constructed(denoiser)
+
+
+def _as_constructed(network: nn.Module) -> nn.Module:
+    """A network of the same shape, with weights of its own."""
+    return type(network)(**cast(Network, network).arguments)
 
 
 def part(tensors: dict[str, Tensor], start: str) -> dict[str, Tensor]:

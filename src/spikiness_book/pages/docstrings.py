@@ -3,6 +3,8 @@
 import re
 from typing import Any
 
+from spikiness.errors import Registry
+
 
 def setup(app: Any) -> dict[str, bool]:
     """Called by Sphinx."""
@@ -12,6 +14,8 @@ def setup(app: Any) -> dict[str, bool]:
 
 
 def _escape(app: Any, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
+    if isinstance(thing, Registry):
+        lines += ["", f"Entries: {', '.join(f'`{entry}`' for entry in thing)}.", ""]
     lines[:] = [plain(line) for line in lines]
 
 

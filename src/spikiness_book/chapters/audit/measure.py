@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from spikiness import detection, measures, representations
 from spikiness.detection.calibration import auroc, quantile, values
-from spikiness.detection.detector import Choice, Detector, Explanation
+from spikiness.detection.detector import Detector, Explanation, Probe
 from spikiness.statistics import Interval, hull, onset, precedence, rate
 from spikiness_book import copying, zoo
 
@@ -43,7 +43,7 @@ class AuditedModel:
         return np.where(self.samples.memorized, COPY, found)
 
     def parts(self, most: int | None = None) -> tuple[nn.Module, Tensor, Tensor]:
-        """The model, and the first `most` memorized and new samples, as `detection.survey` takes them."""
+        """The model, and the first `most` memorized and new samples, as `detection.grid_search` takes them."""
         return (
             self.model.denoiser,
             self.samples.part(self.samples.memorized, most)[0],
@@ -55,7 +55,7 @@ class AuditedModel:
 class FlagRule:
     """How samples are flagged: what is measured, and above what; threshold None: set on `known` images of the model."""
 
-    choice: Choice
+    choice: Probe
     threshold: float | None = None
     known: str | None = None  # HELD or GENERATED
 
@@ -67,11 +67,11 @@ def cases(kind: str, seeds: Sequence[int], count: int, most: int) -> list[Audite
 
 
 def survey(calibration: Sequence[AuditedModel], most: int) -> pd.DataFrame:
-    """`detection.survey` of the first `most` samples of each sort from each model; `model` is its seed."""
-    return pd.concat([detection.survey(*case.parts(most)).assign(model=case.model.seed) for case in calibration])
+    """`detection.grid_search` of the first `most` samples of each sort from each model; `model` is its seed."""
+    return pd.concat([detection.grid_search(*case.parts(most)).assign(model=case.model.seed) for case in calibration])
 
 
-def pick(surveys: pd.DataFrame, measure: str | None = None) -> Choice:
+def pick(surveys: pd.DataFrame, measure: str | None = None) -> Probe:
     """The choice `detection.calibrate` makes, of one measure where given."""
     return detection.pick(detection.worst_of(surveys if measure is None else surveys[surveys.measure == measure]))[0]
 
@@ -80,7 +80,7 @@ def flag_rules(calibration: Sequence[AuditedModel], surveys: pd.DataFrame, most:
     """Every rule to flag samples of a model: chosen on calibration models, one by one and together, or the default;
     the threshold carried from these models (the highest of theirs), or set on known images of the audited one."""
 
-    def carried(choice: Choice, those: Sequence[AuditedModel]) -> FlagRule:
+    def carried(choice: Probe, those: Sequence[AuditedModel]) -> FlagRule:
         own = []
         for case in those:
             model, _, new = case.parts(most)
@@ -88,7 +88,7 @@ def flag_rules(calibration: Sequence[AuditedModel], surveys: pd.DataFrame, most:
         return FlagRule(choice, max(own))
 
     best = pick(surveys)
-    default = Detector(calibration[0].model.denoiser).choice
+    default = Detector(calibration[0].model.denoiser).probe
     rules = {}
     if len(calibration) > 1:
         for case in calibration:
@@ -112,7 +112,7 @@ def known(case: AuditedModel, count: int) -> tuple[np.ndarray, np.ndarray]:
     return apart, ~apart
 
 
-def scores(case: AuditedModel, rules: dict[str, FlagRule]) -> dict[Choice, tuple[np.ndarray, np.ndarray]]:
+def scores(case: AuditedModel, rules: dict[str, FlagRule]) -> dict[Probe, tuple[np.ndarray, np.ndarray]]:
     """Scores of all samples [N] and of the held-out images [M], for every choice among the rules."""
     choices = dict.fromkeys(rule.choice for rule in rules.values())
     both = torch.cat([case.samples.x, case.held])
@@ -209,7 +209,7 @@ def beside(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     return np.concatenate([left, gap, right], axis=2)
 
 
-def draws(case: AuditedModel, choice: Choice, counts: Sequence[int], most: int) -> pd.DataFrame:
+def draws(case: AuditedModel, choice: Probe, counts: Sequence[int], most: int) -> pd.DataFrame:
     """AUROC and TPR at 1 % FPR of the mean over 1, 2, ... draws of the noise, with intervals by nearest image; each
     draw has a seed of its own."""
     (m, _, near_m), (g, _, near_g) = (
@@ -230,7 +230,7 @@ def draws(case: AuditedModel, choice: Choice, counts: Sequence[int], most: int) 
 
 def timings(
     case: AuditedModel,
-    choice: Choice,
+    choice: Probe,
     batches: Sequence[int],
     repeats: int = 5,
     clock: Callable[[], float] = perf_counter,
@@ -346,7 +346,7 @@ def lead(signs: pd.DataFrame, sign: str) -> dict[str, int]:
     return precedence(table[sign], table[TRUE])
 
 
-def unit_names(model: nn.Module, choice: Choice, x: Tensor, units: Sequence[int]) -> list[str]:
+def unit_names(model: nn.Module, choice: Probe, x: Tensor, units: Sequence[int]) -> list[str]:
     """Channel (and place, where all units are kept) of units by their index in the pooled representation."""
     y = representations.noisy(x[:1], choice.sigma)
     shape = representations.capture_each(model, [choice.layer], y, choice.sigma, lambda _, h: h)[choice.layer].shape[1:]

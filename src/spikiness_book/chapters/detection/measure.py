@@ -11,14 +11,15 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from spikiness import detection, images, representations, sampling
-from spikiness.detection.calibration import NONLINEARITIES, auroc, seeing_layers
+from spikiness.detection import baselines
+from spikiness.detection.calibration import NONLINEARITIES, auroc, responsive_layers
 from spikiness_book import two_layers, zoo
 from spikiness_book.engine.cache import sampled
 
 SPIKINESS, PAPER = "spikiness, calibrated", "Std, the paper's choice"
 FLIPD_MORE, EXACT, DENSITY, CONDITIONAL = "FLIPD, 16 probes", "FLIPD exact", "density", "conditional"
 ORACLE = "nearest training"
-CONTROLS = ("pixel norm", "pixel std", "total variation")
+CONTROLS = detection.CONTROLS
 RELU_DAE = "relu-dae"
 DAE = {"n_small": 5, "networks": 10, "n_large": 1000, "width": 50, "steps": 3000}  # few, that the demo trains quickly
 DECAYS = 0.005, 0.00005  # lambda of objective (6) over d, memorizing and generalizing, as in the paper
@@ -99,7 +100,7 @@ def _sampled(model: zoo.Trained, samples: int, most: int) -> DetectionTask:
 
 def _two_layers(kind: str, seed: int, most: int) -> DetectionTask:
     """Memorizing ReLU-DAEs on the few images each has learned, and a generalizing one on its many."""
-    pool = images.load(kind.partition(":")[2], grey=True).x
+    pool = images.load(kind.partition(":")[2], gray=True).x
     few, networks = DAE["n_small"], DAE["networks"]
     n_large = min(DAE["n_large"], len(pool) - few * networks - 50)
     pair = two_layers.pair(
@@ -176,14 +177,18 @@ def rival(case: DetectionTask, setting: MethodSetting, model: nn.Module) -> obje
 
 def methods(case: DetectionTask) -> list[str]:
     """The methods that can be used on a case: what they need is there."""
-    found = [SPIKINESS, PAPER, "FLIPD", FLIPD_MORE, *list(detection.BASELINES)[2:]]
-    lacking = {
-        DENSITY: case.generations is None,
-        CONDITIONAL: case.memorized[0].labels is None,
-        "unit z-scores": case.held_out is None or len(case.held_out) < 20 or case.two_layers,
-        ORACLE: case.train is None,
+    there = {
+        baselines.MODEL: True,
+        baselines.LABELS: case.memorized[0].labels is not None,
+        baselines.HELD_OUT: case.held_out is not None and len(case.held_out) >= 20,
+        baselines.TRAINING: case.train is not None,
     }
-    return [name for name in found if not lacking.get(name, False)]
+    own = {"FLIPD", EXACT}  # FLIPD has two rows, by one probe and by 16; by its exact trace only where asked
+    unfit = {DENSITY} if case.generations is None else set()
+    if case.two_layers:  # they have one layer, and the detector looks at it
+        unfit |= {name for name, method in detection.BASELINES.items() if method.per_layer}
+    rivals = [name for name, method in detection.BASELINES.items() if all(there[need] for need in method.needs)]
+    return [SPIKINESS, PAPER, "FLIPD", FLIPD_MORE, *(name for name in rivals if name not in own | unfit)]
 
 
 def choose(calibration: Sequence[DetectionTask], sigmas: Sequence[float]) -> list[MethodSetting]:
@@ -207,8 +212,8 @@ def _options(name: str, case: DetectionTask, sigmas: Sequence[float]) -> Iterato
     levels: Sequence[float | None] = [0.2] if case.two_layers else sigmas
     if name == SPIKINESS:
         yield from (MethodSetting(name, 0.2, "encode", "all", measure) for measure in detection.calibration.TRIED)
-    elif name == "unit z-scores":
-        layers = seeing_layers(case.model, case.memorized[0].x, NONLINEARITIES)
+    elif name in detection.BASELINES and detection.BASELINES[name].per_layer:
+        layers = responsive_layers(case.model, case.memorized[0].x, NONLINEARITIES)
         yield from (MethodSetting(name, sigma, layer, "mean") for sigma in levels for layer in layers)
     elif detection.BASELINES.get(name, detection.BASELINES["FLIPD"]).per_sigma:
         yield from (MethodSetting(name, sigma) for sigma in levels)
@@ -231,7 +236,7 @@ def _best(calibration: Sequence[DetectionTask], options: Sequence[MethodSetting]
 def _spikiness(calibration: Sequence[DetectionTask], sigmas: Sequence[float]) -> MethodSetting:
     groups = [(case.model, case.memorized[0].x, case.generalized[0].x) for case in calibration]
     chosen = detection.calibrate(groups, sigmas=sigmas, allow_unit=True)
-    c, record = chosen.choice, chosen.record
+    c, record = chosen.probe, chosen.record
     return MethodSetting(
         SPIKINESS, c.sigma, c.layer, c.pool, c.measure, c.direction, worst=record["worst"], tried=record["settings"]
     )
@@ -283,7 +288,7 @@ def typical(case: DetectionTask, setting: MethodSetting, units: int = 200) -> di
         part = parts[0]
         scores = scores[: len(part.x)]
         middle = int(np.argsort(scores)[len(scores) // 2])
-        c = detector(part.model, setting).choice
+        c = detector(part.model, setting).probe
         h = representations.represent(part.model, c.layer, part.x[middle : middle + 1], c.sigma, "all")[0]
         found[f"{name} sample"] = h.sort(descending=True).values[:units].numpy()
     return found

@@ -143,7 +143,7 @@ def shown_methods(found: pd.DataFrame) -> pd.DataFrame:
         else:
             known = detection.BASELINES[name.partition(",")[0]]
             cost = "1 and 16 Jacobian products" if name == FLIPD_MORE else known.cost
-            row = known.source, known.assumes, known.needs, cost
+            row = known.source, known.assumes, ", ".join(known.needs) or "nothing", cost
         rows.append([name, *row])
     columns = ["method", "source", "assumes that", "needs", "evaluations per image"]
     return pd.DataFrame(rows, columns=columns).set_index("method")

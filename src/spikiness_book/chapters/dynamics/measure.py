@@ -10,7 +10,7 @@ from torch import Tensor
 
 from spikiness import detection, images, measures
 from spikiness.denoisers import EDM, Empirical
-from spikiness.detection.calibration import NONLINEARITIES, SPIKIER, WAYS, values
+from spikiness.detection.calibration import NONLINEARITIES, SPIKIER, values
 from spikiness.sampling import Noise
 from spikiness.statistics import EARLIER, INSIDE, LATER, Interval, first_rise, onset, precedence, rate
 from spikiness_book import copying
@@ -153,17 +153,17 @@ def calibrate(
     calibration: Sequence[Trained], samples: Sequence[Tensor], masks: Sequence[np.ndarray], sigmas: list
 ) -> pd.DataFrame:
     """AUROC of memorized against generalized samples, one row per network (`model`), layer, pool, measure and noise
-    level: `detection.survey`."""
+    level: `detection.grid_search`."""
     parts = []
     for network, drawn, mask in zip(calibration, samples, masks, strict=True):
         two = drawn[np.flatnonzero(mask)], drawn[np.flatnonzero(~mask)]
         among = {"layers": NONLINEARITIES, "sigmas": sigmas, "measures": TRIED}
-        found = detection.survey(network.stages[-1], *two, **among, seed=network.seed)
+        found = detection.grid_search(network.stages[-1], *two, **among, seed=network.seed)
         parts.append(found.assign(model=network.seed))
     return pd.concat(parts, ignore_index=True)
 
 
-def choose(calibrated: pd.DataFrame, spiky: bool = False) -> tuple[detection.Choice, float]:
+def choose(calibrated: pd.DataFrame, spiky: bool = False) -> tuple[detection.Probe, float]:
     """The setting whose AUROC, in one direction for all calibration networks, is largest in the worst of them, and that
     AUROC; with `spiky` the direction is given: memorized samples are held to be the spikier ones."""
     table = detection.worst_of(calibrated, SPIKIER if spiky else None)
@@ -173,12 +173,12 @@ def choose(calibrated: pd.DataFrame, spiky: bool = False) -> tuple[detection.Cho
 
 def spikier(calibrated: pd.DataFrame) -> float:
     """Share of settings, over calibration networks, in which memorized samples are the spikier ones."""
-    way = calibrated.measure.map(WAYS)
+    way = calibrated.measure.map(lambda name: measures.MEASURES[name].spikier)
     return float(((calibrated.auroc - 0.5) * way > 0).mean())
 
 
 def scores(
-    denoiser: EDM, x: Tensor, choices: dict[str, detection.Choice], draws: int, seed: int
+    denoiser: EDM, x: Tensor, choices: dict[str, detection.Probe], draws: int, seed: int
 ) -> dict[str, np.ndarray]:
     """What might tell training images from others, one number [N] each, higher for training: the measures chosen, the
     loss of training, and the error at the noise level of the first choice; measures and error are means over `draws`.
@@ -196,7 +196,7 @@ def unused(x: Tensor, seen: Sequence[Tensor]) -> Tensor:
 
 
 def warnings(
-    network: Trained, mine: Tensor, held: Tensor, choices: dict[str, detection.Choice], draws: int, resamples: int
+    network: Trained, mine: Tensor, held: Tensor, choices: dict[str, detection.Probe], draws: int, resamples: int
 ) -> pd.DataFrame:
     """One row per stage and score: AUROC of training images `mine` against held-out ones, with its interval."""
     found = []

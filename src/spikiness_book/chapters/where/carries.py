@@ -108,7 +108,7 @@ def by_relation(rows: pd.DataFrame, points: pd.DataFrame) -> pd.DataFrame:
 
 def choose(
     table: pd.DataFrame, measure: str | None = None, direction: str = OPEN, margin: float = calibration.MARGIN
-) -> calibration.Choice:
+) -> calibration.Probe:
     """Layer, noise level, pooling and direction (and measure, where None) as `detection.calibrate` chooses them, from
     a survey of calibration networks of one kind: of what is within `margin` of the best worst AUROC the cheapest.
 
@@ -122,13 +122,13 @@ def choose(
     return detection.pick(tried, margin)[0]
 
 
-def threshold(calibrated: Sequence[ProbedNetwork], choice: calibration.Choice) -> float:
+def threshold(calibrated: Sequence[ProbedNetwork], choice: calibration.Probe) -> float:
     """The highest of the thresholds that let 1 % of the generalized samples of a calibration network pass."""
     scores = (calibration.values(n.denoiser, choice, n.generalized).numpy() for n in calibrated)
     return max(calibration.quantile(mine, FPR) for mine in scores)
 
 
-def elsewhere(choice: calibration.Choice, found: Iterable[ProbedNetwork]) -> pd.DataFrame:
+def elsewhere(choice: calibration.Probe, found: Iterable[ProbedNetwork]) -> pd.DataFrame:
     """AUROC of one choice in each of other networks, a row each, with intervals over nearest training images."""
     rows = []
     for n in found:
@@ -160,7 +160,7 @@ def alone(
     return pd.DataFrame(rows), pd.concat(samples, ignore_index=True)
 
 
-def _used(choice: calibration.Choice, limit: float, network: ProbedNetwork) -> tuple[dict[str, object], pd.DataFrame]:
+def _used(choice: calibration.Probe, limit: float, network: ProbedNetwork) -> tuple[dict[str, object], pd.DataFrame]:
     """A choice and its threshold on one network: AUROC and rates with their intervals, and a row per sample."""
     images = {"tpr": network.memorized, "fpr": network.generalized}
     scores = [calibration.values(network.denoiser, choice, x).numpy() for x in images.values()]

@@ -76,14 +76,15 @@ def _probed(model: zoo.Trained, samples: int, most: int) -> ProbedNetwork:
 def survey(
     found: Iterable[ProbedNetwork], sigmas: Sequence[float], layers: str = calibration.NONLINEARITIES
 ) -> pd.DataFrame:
-    """`detection.survey` of each network, at its nonlinearities unless told otherwise: one row per network and setting.
+    """`detection.grid_search` of each network, at its nonlinearities unless told otherwise.
 
-    `spikier` is the AUROC with the sign of the measure turned so that above one half memorized samples are spikier.
+    One row per network and setting. `spikier` is the AUROC with the sign of the measure turned so that above one half
+    memorized samples are spikier.
     """
     among = {"layers": layers, "sigmas": sigmas}
-    tables = [detection.survey(n.denoiser, n.memorized, n.generalized, **among).assign(**n.name) for n in found]
+    tables = [detection.grid_search(n.denoiser, n.memorized, n.generalized, **among).assign(**n.name) for n in found]
     table = pd.concat(tables, ignore_index=True)
-    up = table.measure.map(calibration.WAYS) > 0
+    up = table.measure.map(lambda name: measures.MEASURES[name].spikier) > 0
     return table.assign(spikier=table.auroc.where(up, 1 - table.auroc))
 
 
