@@ -21,7 +21,8 @@ CPU_INDEX := https://download.pytorch.org/whl/cpu
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup book site publish test lint format bench bench-unet bench-sweeps bench-detection test-slurm serve lock clean distclean
+.PHONY: help setup book site publish test lint format new bench bench-unet bench-sweeps bench-detection \
+	test-slurm serve lock clean clean-networks distclean
 
 help:
 	@echo "make book       run the chapters and build the book into build/PROFILE/html"
@@ -30,15 +31,17 @@ help:
 	@echo "make publish    refresh published/ from finished paper-profile runs"
 	@echo "make serve      show build/PROFILE/html at http://127.0.0.1:PORT (PROFILE=site for the online book; PORT=8000)"
 	@echo "make test       run the tests (ARGS=\"-k theory\" goes to pytest)"
-	@echo "make lint       ruff, notebooks without outputs, no leftovers"
+	@echo "make lint       ruff, contracts of imports, types of the science, notebooks without outputs, no leftovers"
 	@echo "make format     mend what lint can mend: format the code, strip the notebooks"
+	@echo "make new        write the skeleton of a chapter: CHAPTER=name"
 	@echo "make bench      measure speed against the plain loop; make bench-unet: diffusion models against two libraries"
 	@echo "make bench-detection  what a score of the detector costs beside a full pass and the local dimension"
 	@echo "make bench-sweeps  what a batch costs beside the chapters it runs; 10,000 jobs; a driver killed and killed again"
 	@echo "make test-slurm run a sweep on a real SLURM cluster of one host, made for it (root, Debian's packages)"
 	@echo "make setup      only make the environment in .venv"
 	@echo "make lock       resolve requirements.lock anew from pyproject.toml (needs uv; ARGS=--upgrade for newer versions)"
-	@echo "make clean      remove build/ (runs, trained networks, books) and caches; make distclean: .venv too"
+	@echo "make clean      remove runs, books and caches; trained networks stay, which cost hours"
+	@echo "make clean-networks  remove trained networks and the samples drawn from them; make distclean: all of it and .venv"
 	@echo
 	@echo "PYTHON=python3.11 picks the interpreter, TORCH=cpu a torch without CUDA; both matter when .venv is made."
 
@@ -74,12 +77,17 @@ test: $(READY)
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/mypy src/spikiness
 	$(BIN)/python tools/lint.py
 
 format: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/python tools/lint.py --strip
+
+new: $(READY)
+	$(BIN)/python tools/new.py "$(CHAPTER)"
 
 bench: $(READY)
 	$(BIN)/python benchmarks/speed.py $(ARGS)
@@ -104,8 +112,13 @@ lock:
 	uv pip compile --quiet --universal --generate-hashes --python-version 3.11 pyproject.toml --extra book --extra batch --extra test \
 		--group pyproject.toml:build --no-emit-index-url --custom-compile-command "make lock" -o requirements.lock $(ARGS)
 
+# Networks and samples are found again by the digest of their code and data: they are never wrong, only large.
 clean:
-	rm -rf build .pytest_cache .ruff_cache .hypothesis
+	test ! -d build || find build -mindepth 1 -maxdepth 1 ! -name networks ! -name samples -exec rm -rf {} +
+	rm -rf .pytest_cache .ruff_cache .hypothesis .mypy_cache .import_linter_cache
 
-distclean: clean
-	rm -rf .venv src/spikiness.egg-info
+clean-networks:
+	rm -rf build/networks build/samples
+
+distclean: clean clean-networks
+	rm -rf build .venv src/spikiness.egg-info

@@ -1,7 +1,6 @@
 """The project as a whole: imports point down, pins agree, commands named exist, nothing stray is stored."""
 
 import ast
-import functools
 import os
 import re
 import shutil
@@ -18,68 +17,15 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import spikiness
-from spikiness import training
 
 ROOT = Path(__file__).resolve().parent.parent
-SOURCE = ROOT / "src" / "spikiness"
+SOURCE = ROOT / "src"
 MODULES = sorted(SOURCE.rglob("*.py"))
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+OURS = {"spikiness", "spikiness_book"}
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 LOCK = (ROOT / "requirements.lock").read_text(encoding="utf-8")
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
-
-# Which part of the package may import which (besides `errors`, which all may): arrows point down only.
-ARROWS = {
-    "": set(),  # the package itself
-    "errors": set(),
-    "files": set(),
-    "figures": set(),
-    "images": set(),
-    "theory": set(),
-    "denoisers": set(),
-    "runs": {"files", "images"},
-    "measures": {"denoisers"},
-    "representations": {"denoisers"},
-    "sampling": {"denoisers"},
-    "jacobians": {"denoisers"},
-    "networks": {"denoisers"},
-    "training": {"denoisers", "files", "networks"},
-    "detection": {"denoisers", "files", "images", "measures", "networks", "representations", "sampling"},
-    "steering": {"representations"},
-    "cache": {"denoisers", "runs", "networks", "images", "sampling"},
-    "experiments": {
-        "cache",
-        "denoisers",
-        "detection",
-        "images",
-        "measures",
-        "networks",
-        "representations",
-        "sampling",
-        "theory",
-        "training",
-    },
-    "sweeps": {"files", "runs"},
-    "book": {"runs", "sweeps"},
-}
-NARROW = {  # where only these names of the lower part may be used
-    ("runs", "images"): ("images.fingerprint",),
-    ("training", "networks"): ("networks.relu_dae", "networks.classifier", "networks.contract"),
-}
-ENGINE = {
-    "runs",
-    "cache",
-    "sweeps",
-    "book",
-    "cli",
-    "figures",
-    "experiments",
-}  # need the extras; the rest is the science
-
-
-def part(path: Path) -> str:
-    """The part of the package that a module belongs to: "runs" for runs/store.py, "" for __init__.py."""
-    name = path.relative_to(SOURCE).with_suffix("").parts[0]
-    return "" if name == "__init__" else name
 
 
 def imported(tree: ast.AST, package: tuple[str, ...]) -> set[str]:
@@ -104,39 +50,32 @@ def imported(tree: ast.AST, package: tuple[str, ...]) -> set[str]:
 
 def imports_of(path: Path) -> set[str]:
     """Absolute dotted names that one of our modules imports."""
-    package = ("spikiness", *path.relative_to(SOURCE).parent.parts)
-    return imported(ast.parse(path.read_text(encoding="utf-8")), package)
+    return imported(ast.parse(path.read_text(encoding="utf-8")), path.relative_to(SOURCE).parent.parts)
 
 
-def upward(path: Path) -> list[str]:
-    """The imports of a module that its part may not have."""
-    mine, wrong = part(path), []
-    for name in imports_of(path):
-        top, _, rest = name.partition(".")
-        other = rest.partition(".")[0]
-        if top != "spikiness" or mine == "cli" or other in (mine, "errors", "__version__"):
-            continue
-        allowed = tuple(f"{narrow}." for narrow in NARROW.get((mine, other), (other,)))
-        if other not in ARROWS[mine] or not f"{rest}.".startswith(allowed):
-            wrong.append(name)
-    return wrong
+def code_of(path: Path) -> ast.Module:
+    """All code of a notebook."""
+    cells = [cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+    return ast.parse("\n".join(cells))
 
 
 def distributions(names: set[str]) -> set[str]:
     """Canonical names of the third-party packages behind imported names."""
     providers = packages_distributions()
-    tops = {name.partition(".")[0] for name in names} - sys.stdlib_module_names - {"spikiness"}
+    tops = {name.partition(".")[0] for name in names} - sys.stdlib_module_names - OURS
     unknown = tops - providers.keys()
     assert not unknown, f"imported but not installed: {sorted(unknown)}"
     return {canonicalize_name(providers[top][0]) for top in tops}
 
 
 def declared(*extras: str) -> dict[str, Requirement]:
-    """Requirements of pyproject.toml by canonical name: the package's own and those of the extras."""
-    lines = list(PROJECT["project"]["dependencies"])
+    """Requirements of pyproject.toml by canonical name: the package's own, and those of the extras and of their own."""
+    name, wanted = PROJECT["project"]["name"], list(map(Requirement, PROJECT["project"]["dependencies"]))
     for extra in extras:
-        lines += PROJECT["project"]["optional-dependencies"][extra]
-    return {canonicalize_name(found.name): found for found in map(Requirement, lines)}
+        lines = map(Requirement, PROJECT["project"]["optional-dependencies"][extra])
+        for requirement in lines:
+            wanted += declared(*requirement.extras).values() if requirement.name == name else [requirement]
+    return {canonicalize_name(requirement.name): requirement for requirement in wanted}
 
 
 def locked() -> dict[str, set[str]]:
@@ -150,39 +89,87 @@ def locked() -> dict[str, set[str]]:
 # --- imports -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(SOURCE)))
-def test_imports_point_down(path):
-    assert upward(path) == []
+def contracts(root: Path) -> subprocess.CompletedProcess:
+    """import-linter, by the contracts of pyproject.toml, over the packages of a tree."""
+    command = [sys.executable, "-P", "-c", "from importlinter.cli import lint_imports_command as c; c()", "--no-cache"]
+    environment = {**os.environ, "PYTHONPATH": str(root / "src"), "COLUMNS": "200"}
+    return subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
 
 
-def test_an_import_that_points_up_is_found():
+def test_imports_keep_their_contracts():
+    done = contracts(ROOT)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize(
+    ("module", "line", "contract"),
+    [
+        ("spikiness/sampling.py", "from spikiness_book.engine import cache", "The science knows nothing of the book"),
+        ("spikiness/measures/quality.py", "from spikiness import training", "The science is built in layers"),
+        ("spikiness/extra.py", "", "The science is built in layers"),  # a new module must have a place
+        ("spikiness_book/plots/style.py", "from spikiness_book import cli", "The book is built in layers"),
+        (
+            "spikiness_book/engine/cache.py",
+            "from spikiness_book import plots",
+            "The engine knows no page, chapter, network or figure",
+        ),
+        (
+            "spikiness_book/chapters/memorization/measure.py",
+            "from spikiness_book.chapters import separability",
+            "Chapters do not import each other",
+        ),
+        ("spikiness_book/plots/style.py", "from spikiness import measures", "Figures never import torch"),
+    ],
+)
+def test_an_import_that_breaks_a_contract_is_found(tmp_path, module, line, contract):
+    shutil.copytree(SOURCE, tmp_path / "src", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    with (tmp_path / "src" / module).open("a") as file:
+        file.write(f"\n\ndef late():\n    {line or 'pass'}\n")
+    done = contracts(tmp_path)
+    assert done.returncode == 1, done.stdout
+    assert f"{contract} BROKEN" in done.stdout
+
+
+def test_names_used_of_an_import_are_found():
     source = "def late():\n    from ..runs import store\n    import torch.nn as nn\n    return nn.Linear, store"
-    assert imported(ast.parse(source), ("spikiness", "networks")) == {
+    assert imported(ast.parse(source), ("spikiness_book", "engine", "networks")) == {
         "spikiness_book.engine.runs.store",
         "torch.nn.Linear",
     }
 
 
-def test_figures_never_import_torch():
-    names = {name for path in MODULES if part(path) == "figures" for name in imports_of(path)}
-    assert not {name for name in names if name.partition(".")[0] in ("torch", "torchvision")}
+BORROWED = {"dynamics": "duplicates", "hybrid": "representations", "phase": "transition"}  # no more are to come
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebooks_use_public_names_only(path):
+    own = ("spikiness_book.engine.runs", "spikiness_book.engine.cache", "spikiness_book.plots", "spikiness_book.zoo")
+    chapters = (f"spikiness_book.chapters.{name}" for name in (path.stem, BORROWED.get(path.stem, path.stem)))
+    allowed = ("spikiness", *own, *chapters)
+    used = {name for name in imported(code_of(path), ()) if name.partition(".")[0] in OURS}
+    assert "spikiness_book.engine.runs.begin" in used
+    assert [name for name in used if not f"{name}.".startswith(tuple(f"{start}." for start in allowed))] == []
+    assert [name for name in used if "._" in name] == []
 
 
 def test_the_science_installs_without_the_book_engine():
-    names = set().union(*(imports_of(path) for path in MODULES if part(path) not in ENGINE))
+    names = set().union(*(imports_of(path) for path in MODULES if path.is_relative_to(SOURCE / "spikiness")))
     assert distributions(names) <= declared().keys()
 
 
 def test_everything_imported_is_declared():
     names = set().union(*map(imports_of, MODULES))
     assert distributions(names) <= declared("book", "batch").keys()
-    beside = {path.stem for path in (ROOT / "tests").glob("*.py")}
-    for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
-        cells = [cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
-        assert distributions(imported(ast.parse("\n".join(cells)), ())) <= declared("book").keys(), path.name
-    tests = [ast.parse(path.read_text(encoding="utf-8")) for path in sorted((ROOT / "tests").glob("*.py"))]
-    names = {name for tree in tests for name in imported(tree, ()) if name.partition(".")[0] not in beside}
-    assert distributions(names) <= declared("book", "batch", "test").keys()
+    runs = [path for path in MODULES if not path.is_relative_to(SOURCE / "spikiness_book" / "pages")]
+    assert distributions(set().union(*map(imports_of, runs))) <= declared("run", "batch").keys()
+    for path in NOTEBOOKS:
+        assert distributions(imported(code_of(path), ())) <= declared("run").keys(), path.name
+    tests = sorted((ROOT / "tests").rglob("*.py"))
+    beside = {path.stem for path in tests}
+    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in tests]
+    names = {name for tree in trees for name in imported(tree, ()) if name.partition(".")[0] not in beside}
+    assert distributions(names) <= declared("book", "batch", "test").keys() | {"setuptools"}
 
 
 def test_modules_stay_short():
@@ -241,7 +228,7 @@ def test_an_unsafe_reader_is_found(line):
 
 
 def test_the_lock_has_every_dependency_at_an_allowed_version():
-    build = {found.name: found for found in map(Requirement, PROJECT["dependency-groups"]["build"])}
+    build = {need.name: need for need in map(Requirement, PROJECT["dependency-groups"]["build"])}
     for name, requirement in (declared("book", "test") | build).items():
         assert locked().get(name), f"{name} is not in requirements.lock: make lock"
         assert all(map(requirement.specifier.contains, locked()[name])), f"{requirement}: {locked()[name]}"
@@ -288,7 +275,7 @@ def test_the_cpu_route_leaves_out_torch_and_cuda_only():
     dropped = whole.keys() - kept
     assert {"torch", "torchvision"} <= dropped
     # What is left must resolve by itself: pip refuses a dependency without a hash.
-    for name in kept & {canonicalize_name(found) for names in packages_distributions().values() for found in names}:
+    for name in kept & {canonicalize_name(name) for names in packages_distributions().values() for name in names}:
         needs = (Requirement(line) for line in requires(name) or [])
         active = {
             canonicalize_name(need.name) for need in needs if need.marker is None or need.marker.evaluate({"extra": ""})
@@ -315,7 +302,13 @@ def make_calls(text: str) -> set[str]:
 
 @pytest.mark.parametrize(
     "path",
-    [ROOT / "README.md", ROOT / ".ci" / "run", *WORKFLOWS, *sorted((ROOT / "book").glob("*.md"))],
+    [
+        ROOT / "README.md",
+        ROOT / "CONTRIBUTING.md",
+        ROOT / ".ci" / "run",
+        *WORKFLOWS,
+        *sorted((ROOT / "book").glob("*.md")),
+    ],
     ids=lambda path: path.name,
 )
 def test_named_make_targets_exist(path):
@@ -343,8 +336,24 @@ def test_make_sets_up_before_it_builds(torch):
     hashed = [line for line in lines if "--require-hashes" in line]
     assert [line.split()[-1] for line in hashed] == [".venv/cpu.lock" if torch == "cpu" else "requirements.lock"]
     assert sum("--index-url https://download.pytorch.org/whl/cpu" in line for line in lines) == (torch == "cpu")
-    for target in make_targets() - {"clean", "distclean"}:
+    for target in make_targets() - {"clean", "clean-networks", "distclean"}:
         assert dry(target)
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+def test_make_clean_keeps_trained_networks(tmp_path):
+    def make(target):
+        for name in ("networks", "samples", "demo", "sweeps"):
+            (tmp_path / "build" / name / "a").mkdir(parents=True, exist_ok=True)
+        (tmp_path / ".venv").mkdir(exist_ok=True)
+        subprocess.run(["make", "-f", str(ROOT / "Makefile"), target], cwd=tmp_path, check=True, capture_output=True)
+        return sorted(str(path.relative_to(tmp_path)) for path in tmp_path.glob("build/*")), (
+            tmp_path / ".venv"
+        ).is_dir()
+
+    assert make("clean") == (["build/networks", "build/samples"], True)
+    assert make("clean-networks") == (["build/demo", "build/sweeps"], True)
+    assert make("distclean") == ([], False)
 
 
 def test_workflows_watch_main_and_parse():
@@ -361,27 +370,46 @@ def test_readme_links_lead_somewhere():
     assert [link for link in local if not (ROOT / link).exists()] == []
 
 
-def test_the_readme_examples_run(monkeypatch, capsys, tmp_path):
-    monkeypatch.chdir(tmp_path)  # one of them writes a file
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.DOTALL)
-    monkeypatch.setattr(training, "fit_dae", functools.partial(training.fit_dae, steps=20))  # names, not numbers
-    fit = training.fit_diffusion
-    monkeypatch.setattr(training, "fit_diffusion", lambda *a, **k: fit(*a, **{**k, "images_seen": 256}))
-    for code in blocks:
-        exec(compile(code, "README.md", "exec"), {})
-    assert len(capsys.readouterr().out.splitlines()) == 11
-
-
 def test_the_citation_names_paper_and_software():
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     assert citation["cff-version"] == "1.2.0"
-    assert citation["authors"]
+    assert [person["name"] for person in citation["authors"]] == [
+        person["name"] for person in PROJECT["project"]["authors"]
+    ]
     assert citation["version"] == PROJECT["project"]["version"] == spikiness.__version__
     (paper,) = citation["references"]
     assert paper["url"].endswith("arxiv.org/abs/2512.20963")
     assert [person["family-names"] for person in paper["authors"]] == ["Zhang", "Li", "Li", "Shi", "Wu", "Tao", "Qu"]
     newest = re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), flags=re.MULTILINE)[1]
     assert newest == citation["version"]
+
+
+# --- before a commit ---
+
+
+def hooks() -> dict[str, dict]:
+    config = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))
+    return {hook["id"]: hook for repository in config["repos"] for hook in repository["hooks"]}
+
+
+def test_the_hooks_call_tools_of_the_environment():
+    assert hooks().keys() == {"ruff", "format", "notebooks", "secrets"}
+    for hook in hooks().values():
+        assert hook["language"] == "system"  # the lock's versions, and no network
+        program, *rest = hook["entry"].split()
+        script = rest[0] if rest[0].endswith(".py") else None
+        assert (Path(sys.executable).parent / Path(program).name).exists(), program
+        assert program.startswith(".venv/bin/")
+        assert script is None or (ROOT / script).exists()
+
+
+def test_the_hook_for_secrets_finds_one_and_knows_digests(tmp_path):
+    program, *options = hooks()["secrets"]["entry"].split()
+    secret = "aws_key = " + repr("AKIA" + "QWERTYUIOPASDFGH")
+    for text, status in ((secret, 1), (f"digest = '{'0f' * 32}'", 0)):
+        (tmp_path / "a.py").write_text(text)
+        command = [str(Path(sys.executable).parent / Path(program).name), *options, str(tmp_path / "a.py")]
+        assert subprocess.run(command, capture_output=True, cwd=tmp_path).returncode == status
 
 
 # --- nothing stray ---------------------------------------------------------------------------------------------------

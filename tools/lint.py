@@ -19,7 +19,7 @@ LEFTOVER = re.compile(r"\b(?:TO[D]O|FIX[M]E|XX[X])\b")
 STUB = re.compile(r"\bNotImplemented(?:Error)\b")
 NOTEBOOK_META = ("kernelspec", "language_info", "mystnb")  # what else there is, an editor happened to write
 CELL_META = ("tags", "mystnb")
-EXAMPLES = Path("tests", "test_book.py")  # holds what the scan must find
+EXAMPLES = Path("tests", "pages", "test_book.py")  # holds what the scan must find
 
 
 def project_files(root: Path) -> list[Path]:

@@ -1,4 +1,7 @@
-"""The `spikiness` command: run chapters, see what there is, compare a rerun with another, build the book."""
+"""The book's commands: run chapters, see what there is, compare a rerun with another, build the book.
+
+`spikiness.command` is the entry point; it hands over to `main` here.
+"""
 
 import re
 import sys
@@ -9,7 +12,6 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer import echo
 
-from spikiness import __version__
 from spikiness.errors import RunFailed, SpikinessError, suggest
 from spikiness_book.engine.runs import compare as comparison
 from spikiness_book.engine.runs import locks, notebook, parameters, processes, runner, store
@@ -18,7 +20,6 @@ from spikiness_book.engine.sweeps.cli import app as sweeps
 app = typer.Typer(
     help="Experiments on when diffusion models memorize and when they generalize.",
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
@@ -27,21 +28,6 @@ app.add_typer(sweeps, name="sweep")
 
 Profile = Annotated[str, typer.Option(help="Sizes: smoke (seconds), demo (laptop) or paper (hours).")]
 Notebooks = Annotated[Path | None, typer.Option(help="Folder of the chapters; the checkout's own by default.")]
-
-
-def _version(asked: bool) -> None:
-    if asked:
-        echo(f"spikiness {__version__}")
-        raise typer.Exit
-
-
-@app.callback()
-def _options(
-    version: Annotated[
-        bool, typer.Option("--version", help="Print the version and stop.", is_eager=True, callback=_version)
-    ] = False,
-) -> None:
-    pass
 
 
 @app.command()
@@ -58,12 +44,12 @@ def run(
 ) -> None:
     """Run chapters, one after another, and show what they measured.
 
-    For example: spikiness run memorization -p n 10 -p sigmas 0.2,1.0
+    For example: spikiness run memorization -p n 6 -p sigmas 0.2,1.0
     """
-    asked = [_pair(text) for text in parameter or []]
+    pairs = [_pair(text) for text in parameter or []]
     values = {}
     for chapter in chapters:  # all input is checked before the first one starts
-        values[chapter] = parameters.parse(_declared(chapter, notebooks), asked, chapter)
+        values[chapter] = parameters.parse(_declared(chapter, notebooks), pairs, chapter)
         notebook.resolve(chapter, values[chapter], profile, notebooks)
     failed = []
     for chapter in values:
@@ -89,15 +75,15 @@ def list_(notebooks: Notebooks = None) -> None:
         row = {"chapter": chapter}
         for profile in store.PROFILES:
             try:
-                found = notebook.find(chapter, None, profile, notebooks)
+                state = notebook.find(chapter, None, profile, notebooks)
             except SpikinessError as error:
                 row[profile] = "-"
                 notes.append(str(error))
                 continue
-            standard.add((profile, found.id))
-            row[profile] = found.state
-            if found.reason:
-                notes.append(f"{chapter} ({profile}, {found.id}): {found.reason}")
+            standard.add((profile, state.id))
+            row[profile] = state.state
+            if state.reason:
+                notes.append(f"{chapter} ({profile}, {state.id}): {state.reason}")
         rows.append(row)
     echo(_text(pd.DataFrame(rows, columns=["chapter", *store.PROFILES])))
     others = [s for s in store.every() if (s.folder.parents[2].name, s.id) not in standard]
@@ -115,8 +101,8 @@ def show(
     notebooks: Notebooks = None,
 ) -> None:
     """Show a chapter's parameters and runs, or what one run measured."""
-    if target not in notebook.chapters(notebooks) and (found := _runs(target)):
-        for state in found:
+    if target not in notebook.chapters(notebooks) and (states := _runs(target)):
+        for state in states:
             _show_run(state)
         return
     import pandas as pd
@@ -137,8 +123,8 @@ def show(
 
 @app.command()
 def compare(
-    mine: Annotated[str, typer.Argument(metavar="A", help="A chapter, the id of a run, or its folder.")],
-    other: Annotated[
+    target: Annotated[str, typer.Argument(metavar="A", help="A chapter, the id of a run, or its folder.")],
+    reference: Annotated[
         str | None, typer.Argument(metavar="B", help="Likewise; the chapter's published result by default.")
     ] = None,
     profile: Annotated[
@@ -148,21 +134,18 @@ def compare(
 ) -> None:
     """Compare a rerun with the published result, or with another run.
 
-    A metric agrees within its tolerance; the exit status is 1 where one does not.
+    A metric agrees within its tolerance; the exit status is 1 where one does not. Against the published result only a
+    run of the same data is compared.
     """
-    if other is not None:
-        a, b = (_result(target, profile or "demo", notebooks) for target in (mine, other))
-    elif mine in notebook.chapters(notebooks):
-        b = _published(mine)
-        a = _result(mine, profile or b.profile, notebooks)
+    if reference is None:
+        a, b = _rerun_and_published(target, profile, notebooks)
     else:
-        a = _result(mine, "demo", notebooks)
-        b = _published(a.chapter)
+        a, b = (_result(name, profile or "demo", notebooks) for name in (target, reference))
     if differences := comparison.differences(a, b):
         echo("the parameters differ: " + "; ".join(differences))
     table = comparison.agreement(a, b)
-    shown = {name: [f"{value:.6g}" for value in table[name].fillna(float("nan"))] for name in ("mine", "other")}
-    echo(_text(table.assign(agrees=["yes" if agrees else "NO" for agrees in table["agrees"]], **shown)))
+    values = {side: [f"{value:.6g}" for value in table[side].fillna(float("nan"))] for side in ("rerun", "reference")}
+    echo(_text(table.assign(agrees=["yes" if agrees else "NO" for agrees in table["agrees"]], **values)))
     echo(f"{int(table['agrees'].sum())} of {len(table)} metrics agree: {a.folder} and {b.folder}")
     if not table["agrees"].all():
         raise typer.Exit(1)
@@ -208,10 +191,10 @@ def unlock(
     minutes without a heartbeat.
     """
     known = store.PROFILES if re.fullmatch(r"[0-9a-f]{4,16}", target) else ()
-    found = [path for profile in known for path in store.home().glob(f"{profile}/runs/*/{target}*.lock")]
-    if not found:
+    paths = [path for profile in known for path in store.home().glob(f"{profile}/runs/*/{target}*.lock")]
+    if not paths:
         raise SpikinessError(f"no lock of a run {target!r} in {store.home()}")
-    for path in found:
+    for path in paths:
         who = locks.holder(path)
         if who and locks.alive(who):
             raise SpikinessError(f"{path.stem} is being run by {locks.name(who)}: stop that process instead")
@@ -287,10 +270,63 @@ def _result(target: str, profile: str, notebooks: Path | None) -> store.Result:
     state = notebook.find(target, None, profile, notebooks)
     if state.state == "complete":
         return store.load(state.folder, state.id)
-    by_hand = store.under(store.home(), "by-hand", target)
-    if (by_hand / "result.json").is_file():
+    if by_hand := _by_hand(target):
         return store.load(by_hand)
     raise RunFailed(f"{target} has no result ({profile}: {state.state}): spikiness run {target} --profile {profile}")
+
+
+DATA = ("data", "larger", "kinds")  # the parameters that name data sets
+
+
+def _rerun_and_published(target: str, profile: str | None, notebooks: Path | None) -> tuple[store.Result, store.Result]:
+    """The run that `target` names and its chapter's published one.
+
+    Raises `SpikinessError`, with what to run, where the first is not there or learned from other data.
+    """
+    if target not in notebook.chapters(notebooks):
+        rerun = _result(target, "demo", notebooks)
+        published = _published(rerun.chapter)
+    else:
+        published = _published(target)
+        profile = profile or published.profile
+        state = notebook.find(target, None, profile, notebooks)
+        if state.state != "complete" and not _by_hand(target) and profile == published.profile:
+            raise RunFailed(f"{target} is {state.state} in the {profile} profile. {_how_to_rerun(published)}")
+        rerun = _result(target, profile, notebooks)
+    if _data(rerun) != _data(published):
+        learned = f"this run learned from {_data(rerun)}, the published one from {_data(published)}"
+        raise SpikinessError(f"{rerun.chapter}: {learned}. {_how_to_rerun(published)}")
+    return rerun, published
+
+
+def _data(result: store.Result) -> str:
+    """The data sets that a run learned from, in words."""
+    named = [result.parameters[name] for name in DATA if result.parameters.get(name)]
+    return " and ".join(", ".join(value) if isinstance(value, list) else str(value) for value in named) or "no data"
+
+
+def _how_to_rerun(published: store.Result) -> str:
+    """One sentence: the command that repeats a published run, and how long that took."""
+    taken = published.environment
+    seconds, training = taken["seconds"], taken.get("training_seconds", 0)
+    threads = "one thread" if taken["threads"] == 1 else f"{taken['threads']} threads"
+    networks = f", with networks that had taken {_duration(training)} to train" if training > seconds else ""
+    return (
+        f"spikiness run {published.chapter} --profile {published.profile} repeats the published run, "
+        f"which took {_duration(seconds)} ({taken['device']}, {threads}){networks}"
+    )
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _by_hand(chapter: str) -> Path | None:
+    """The folder of a chapter's last finished run by hand, in Jupyter or with papermill."""
+    folder = store.under(store.home(), "by-hand", chapter)
+    return folder if (folder / "result.json").is_file() else None
 
 
 def _published(chapter: str) -> store.Result:

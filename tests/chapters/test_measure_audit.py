@@ -1,7 +1,7 @@
 """The chapter on audits: thresholds, rates and signs worked out by hand, and a choice that must be the detector's."""
 
+from dataclasses import replace
 from itertools import count
-from types import SimpleNamespace
 
 import matplotlib
 import numpy as np
@@ -12,10 +12,11 @@ import torch
 from spikiness import detection
 from spikiness.denoisers import EDM
 from spikiness.detection.calibration import values
+from spikiness.errors import SpikinessError
 from spikiness.networks.unet import UNet
 from spikiness_book import plots as figures
+from spikiness_book import zoo
 from spikiness_book.chapters.audit import measure as audit
-from spikiness_book.zoo import audited
 
 matplotlib.use("agg")
 
@@ -34,9 +35,9 @@ def case(ratio, nearest=None, copies=None, seed=10, held=8):
     x, distinct = images(len(ratio)), images(6, seed=5)
     nearest = np.arange(len(ratio)) % 6 if nearest is None else np.asarray(nearest)
     copies = torch.tensor([4, 4, 1, 1, 1, 1]) if copies is None else torch.tensor(copies)
-    model = audited.Model("unet:digits", seed, distinct, copies, [network(seed)])
-    samples = audited.Samples(x, None, ratio, nearest, ratio < 1 / 3, ratio > 1 / 2, False)
-    return audit.Case(model, samples, images(held, seed=9))
+    model = zoo.Trained("unet:digits", seed, 8, distinct, copies, [320_000], [network(seed)])
+    samples = zoo.Samples(x, None, ratio, nearest, ratio < 1 / 3, ratio > 1 / 2, False)
+    return audit.AuditedModel(model, samples, images(held, seed=9))
 
 
 CHOICE = detection.Probe("network.up.0.act2", 0.2, "all", "std", 1)
@@ -49,10 +50,20 @@ def test_pick_makes_the_choice_of_the_detector():
     detector = detection.calibrate(parts)
     assert audit.pick(surveys) == detector.probe
     assert audit.pick(surveys, "std_over_norm") == detection.calibrate(parts, measure="std_over_norm").probe
-    best = audit.ways(cases, surveys, 24)
+    best = audit.flag_rules(cases, surveys, 24)
     assert best[audit.WORST].threshold == pytest.approx(detector.threshold)
     assert {"calibrated on model 0 alone", "calibrated on model 1 alone"} <= set(best)
     assert best[f"{audit.DEFAULT}, own {audit.HELD}"].threshold is None
+
+
+def test_a_model_that_copies_everything_is_refused_with_what_is_missing(monkeypatch):
+    """Of digits that it saw, and of nothing else: before, the empty set of new samples ended in an IndexError."""
+    model = case([0.1]).model
+    monkeypatch.setattr(zoo, "train", lambda kind, seeds: [model])
+    monkeypatch.setattr(zoo, "held_out", lambda kind, most: images(4, seed=9))
+    monkeypatch.setattr(zoo, "told_apart", lambda model, count: zoo.tell_apart(model.x.repeat(5, 1, 1, 1), model.x))
+    with pytest.raises(SpikinessError, match=r"unet:digits, seed 10: 0 of 30 samples are new .*draw more samples"):
+        audit.cases("unet:digits", [10], 30, 4)
 
 
 def test_known_samples_are_the_last_new_ones_and_at_most_half():
@@ -69,9 +80,9 @@ def test_rates_by_hand():
     ratio = [0.1, 0.2, 0.1, 0.9, 0.9, 0.9, 0.9, 0.4, 0.9, 0.9]
     score = np.array([5.0, 1.0, 7.0, 6.0, 0.0, 1.0, 2.0, 9.0, 3.0, 2.5])
     one = case(ratio, nearest=[0, 0, 1, 1, 2, 3, 0, 0, 4, 5])
-    ways = {"carried": audit.Way(CHOICE, 4.0), "own": audit.Way(CHOICE, None, audit.GENERATED)}
+    ways = {"carried": audit.FlagRule(CHOICE, 4.0), "own": audit.FlagRule(CHOICE, None, audit.GENERATED)}
     held = np.array([0.0, 0.5])
-    ways["held"] = audit.Way(CHOICE, None, audit.HELD)
+    ways["held"] = audit.FlagRule(CHOICE, None, audit.HELD)
     scored = {CHOICE: (score, held)}
     assert audit.threshold(one, ways["own"], scored, 2) == 3
     assert audit.threshold(one, ways["held"], scored, 2) == 0.5
@@ -91,7 +102,7 @@ def test_false_alarms_of_images_like_those_known_are_as_expected():
     one = case(np.repeat([0.1, 0.9], [2, 4002]), held=4)
     rng = np.random.default_rng(0)
     score = rng.normal(size=4004)
-    ways = {audit.DEFAULT: audit.Way(CHOICE, None)}
+    ways = {audit.DEFAULT: audit.FlagRule(CHOICE, None)}
     scored = {CHOICE: (score, rng.normal(3, 1, size=400))}  # held-out images all score higher: no false alarms
     found = audit.by_known(one, ways, scored, [20, 100], 4000).set_index(["images", "known"])
     for k in (20, 100):
@@ -113,7 +124,7 @@ def test_grid_sorts_cases_and_shows_different_images_first():
     hit = pictures["hits"][0]
     assert np.array_equal(hit[:, :4], one.samples.x[0, 0].numpy())
     assert np.isnan(hit[:, 4]).all()
-    assert np.array_equal(hit[:, 5:], one.model.distinct[0, 0].numpy())
+    assert np.array_equal(hit[:, 5:], one.model.x[0, 0].numpy())
     both = audit.grid(one, score, 5.0, most=2)[2]
     assert both[both.row == "hits"]["sample"].tolist() == [0, 1]
     colored = audit.beside(np.zeros((2, 4, 8, 3)), np.zeros((2, 4, 8, 3)))
@@ -168,9 +179,9 @@ def curve(low, name, what="what"):
 
 
 def test_a_sign_counts_from_where_it_stays():
-    assert audit.leaves(curve([0.9, 0, 0.1, 0.2], "x"), 0.01) == 40
-    assert audit.leaves(curve([0.1, 0.1, 0.1, 0.2], "x"), 0.01) == 10
-    assert np.isnan(audit.leaves(curve([0.9, 0.9, 0.9, 0], "x"), 0.01))
+    assert audit.above_from(curve([0.9, 0, 0.1, 0.2], "x"), 0.01) == 40
+    assert audit.above_from(curve([0.1, 0.1, 0.1, 0.2], "x"), 0.01) == 10
+    assert np.isnan(audit.above_from(curve([0.9, 0.9, 0.9, 0], "x"), 0.01))
 
 
 def test_first_signs_and_their_lead():
@@ -190,22 +201,17 @@ def test_first_signs_and_their_lead():
 def test_along_counts_scores_from_the_threshold(monkeypatch):
     one = case(np.repeat([0.1, 0.9], 20))
     network_at = one.model.stages[0]
-    staged = audit.Case(
-        audited.Model("unet:digits", 10, *vars_of(one), [network_at, network_at]), one.samples, one.held
-    )
-    monkeypatch.setattr(audited, "draw", lambda model, n, k: audited.judge(one.samples.x[:n], model.distinct))
-    monkeypatch.setattr(audited, "recipe", lambda kind: (None, None, SimpleNamespace(images_seen=320_000)))
+    model = replace(one.model, seen=[160_000, 320_000], stages=[network_at, network_at])
+    staged = audit.AuditedModel(model, one.samples, one.held)
+    monkeypatch.setattr(zoo, "told_apart", lambda model, n, k: zoo.tell_apart(one.samples.x[:n], model.x))
     held = values(network_at, CHOICE, one.held).numpy()
-    shares, means = audit.along(staged, audit.Way(CHOICE, 0.05), 20)
+    shares, means = audit.along(staged, audit.FlagRule(CHOICE, 0.05), 20)
     last = means[(means.images == audit.HELD)].iloc[-1]
+    assert means.images_seen.unique().tolist() == [160_000, 320_000]
     assert last.score == pytest.approx((held.mean() - 0.05) / held.std())
     score = values(network_at, CHOICE, one.samples.x[:20]).numpy()
     fixed = shares[shares.what == audit.FLAGGED].share
     assert fixed.tolist() == pytest.approx([(score > 0.05).mean()] * 2)
-
-
-def vars_of(one):
-    return one.model.distinct, one.model.copies
 
 
 def test_units_have_the_names_of_channels_and_places():
@@ -223,7 +229,7 @@ def test_units_have_the_names_of_channels_and_places():
 
 def test_explained_shows_the_highest_copy_and_the_middle_new_sample():
     one = case([0.1, 0.1, 0.9, 0.9, 0.9])
-    found = audit.explained(one, audit.Way(CHOICE, 0.0), np.array([1.0, 2.0, 5.0, 3.0, 9.0]), k=4)
+    found = audit.explained(one, audit.FlagRule(CHOICE, 0.0), np.array([1.0, 2.0, 5.0, 3.0, 9.0]), k=4)
     assert found.groupby("sort")["sample"].first().to_dict() == {audit.COPY: 1, audit.NEW: 2}
     h = detection.detector.representations.represent(one.model.denoiser, CHOICE.layer, one.samples.x[1:2], 0.2)[0]
     energy = (h.double() ** 2 / (h.double() ** 2).sum()).sort(descending=True).values[:4]
@@ -242,7 +248,9 @@ def test_worst_and_mean_rates():
     rows = pd.DataFrame({"fpr": [0.1, 0.3], "fpr_low": [0.05, 0.2], "fpr_high": [0.2, 0.4]})
     assert audit.worst(rows, "fpr", highest=True)[:2] == (0.3, (0.2, 0.4))
     assert audit.worst(rows, "fpr", highest=False)[0] == 0.1
-    assert audit.mean_rate(rows, "fpr") == (pytest.approx(0.2), (0.05, 0.4))
+    mean, spread = audit.mean_rate(rows, "fpr")
+    assert (mean, spread) == (pytest.approx(0.2), (0.05, 0.4))
+    assert (spread.level, spread.over) == (None, "models")  # the hull of intervals is no interval of 95 %
 
 
 def test_figures_have_a_panel_for_each_kind():
@@ -268,10 +276,3 @@ def test_figures_have_a_panel_for_each_kind():
     fig = figures.unit_shares(units, {"memorized": "C1", "new": "C0"})
     assert [axis.patches[1].get_height() for axis in fig.axes] == pytest.approx([0.3, 0.9])  # others
     matplotlib.pyplot.close("all")
-
-
-def test_dits_are_reported_on_seeds_of_their_own():
-    assert audited.reported("unet:digits", [10, 11], [13]) == [10, 11]
-    assert audited.reported("dit:mnist", [10, 11], [13]) == [13]
-    assert audited.reported("tiny-dit:digits", [10, 11], [13]) == [13]
-    assert audited.reported("relu-dae:mnist", [10], [13]) == [10]

@@ -7,9 +7,10 @@ from torch import nn
 
 from spikiness import images
 from spikiness.denoisers import Empirical
+from spikiness.errors import SpikinessError
 from spikiness.images import Images
+from spikiness_book import zoo
 from spikiness_book.chapters.cifar import measure as cifar
-from spikiness_book.zoo import models
 
 
 class Known(nn.Module):
@@ -31,7 +32,12 @@ def photographs(n, seed=0):
 def case(network="unet", n=6, stages=1):
     x = photographs(n)
     flat = Known(lambda y, sigma: torch.zeros_like(y), 50)
-    return cifar.Case(network, n, 10, x, [flat] * (stages - 1) + [Known(Empirical(x))])
+    return model(network, x, [flat] * (stages - 1) + [Known(Empirical(x))])
+
+
+def model(network, x, stages):
+    once, classes = torch.ones(len(x), dtype=torch.int64), torch.arange(10) if network == "dit" else None
+    return zoo.Trained(f"{network}:noise", 10, 8, x, once, [100] * len(stages), stages, classes=classes)
 
 
 @pytest.mark.parametrize("network", ["unet", "dit"])
@@ -52,7 +58,7 @@ def test_guidance_is_for_the_dit_alone_and_moves_nothing_where_labels_do_not_mat
 
 def test_distance_to_f_emp_is_zero_for_f_emp_and_one_for_gray():
     mine = case()
-    gray = cifar.Case("dit", 6, 10, mine.x, [Known(lambda y, sigma: torch.zeros_like(y))])
+    gray = model("dit", mine.x, [Known(lambda y, sigma: torch.zeros_like(y))])
     rows = cifar.distances([mine, gray], [0.1, 1.0], 0).set_index(["network", "sigma"]).distance
     assert rows["unet"].tolist() == pytest.approx([0, 0], abs=1e-6)
     assert rows["dit"].tolist() == pytest.approx([1, 1])
@@ -88,9 +94,11 @@ def test_networks_of_both_kinds_are_trained_once_on_disjoint_images(tmp_path, mo
     known = {row.numpy().tobytes() for row in cases[0].x}
     assert not known & {row.numpy().tobytes() for row in cases[2].x}
     assert [d.record["images_seen"] for d in cases[0].stages][-1] == 640
-    assert len(cases[0].stages) == models.STAGES
-    assert cases[1].final.network.arguments["classes"] == 10
-    monkeypatch.setattr(models, "fit", lambda *a, **k: pytest.fail("trained again"))
+    assert len(cases[0].stages) == zoo.STAGES
+    assert cases[1].denoiser.network.arguments["classes"] == 10
+    assert len(list((tmp_path / "networks").iterdir())) == 4
+    with pytest.raises(SpikinessError, match="not 11 times 6 different ones"):
+        cifar.train(pool, [6], range(11), *settings[2:])
     assert len(list((tmp_path / "networks").iterdir())) == 4
 
 

@@ -11,11 +11,11 @@ from torch import nn
 
 from spikiness import detection, measures, representations
 from spikiness.detection.baselines import HELD_OUT, LABELS
-from spikiness.errors import Registry, SpikinessError
+from spikiness.errors import Registry
+from spikiness_book import zoo
 from spikiness_book.chapters.detection import measure as experiment
 from spikiness_book.chapters.detection import tables
 from spikiness_book.plots import method_dots, score_histograms
-from spikiness_book.zoo import audited, models
 
 
 @pytest.fixture(autouse=True)
@@ -52,13 +52,13 @@ def peaked(n, seed):
 @pytest.fixture
 def case():
     model = Peak()
-    memorized = experiment.Part(model, peaked(30, 1), None, np.arange(30) % 5)
-    generalized = experiment.Part(model, faint(40, 2), None, np.arange(40))
+    memorized = experiment.Asked(model, peaked(30, 1), None, np.arange(30) % 5)
+    generalized = experiment.Asked(model, faint(40, 2), None, np.arange(40))
     x, number = torch.cat([memorized.x, generalized.x, faint(2, 9)]), np.arange(72)
     ratio = np.r_[np.full(30, 0.1), np.full(40, 0.9), 0.4, 0.45]  # the last two lie in the gap
-    drawn = audited.Samples(x, None, ratio, 0 * number, number < 30, (number >= 30) & (number < 70), False)
+    drawn = zoo.Samples(x, None, ratio, 0 * number, number < 30, (number >= 30) & (number < 70), False)
     given = {"held_out": faint(25, 3), "train": torch.cat([peaked(5, 1), faint(10, 4)]), "generations": peaked(50, 5)}
-    return experiment.Case("unet:hand", 10, (memorized,), (generalized,), drawn=drawn, **given)
+    return experiment.DetectionTask("unet:hand", 10, (memorized,), (generalized,), drawn=drawn, **given)
 
 
 # ---- what is audited
@@ -68,70 +68,20 @@ def case():
 def tiny(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SPIKINESS_HOME", str(tmp_path_factory.getbasetemp() / "detection-home"))
-        return audited.train("tiny-dit:digits", [10])[0]
-
-
-def test_a_kind_is_trained_on_its_data_with_repeats_and_kept(tiny):
-    assert tiny.distinct.shape == (60, 1, 8, 8)
-    assert tiny.copies.tolist() == [4] * 3 + [16] * 3 + [1] * 54
-    assert tiny.denoiser.record["n"] == 3 * 4 + 3 * 16 + 54
-    assert len(tiny.stages) == models.STAGES
-    again = audited.train("tiny-dit:digits", [10])[0]
-    assert all(torch.equal(a, b) for a, b in zip(tiny.denoiser.parameters(), again.denoiser.parameters(), strict=True))
-
-
-def test_samples_come_with_labels_and_lie_in_the_range_of_images(tiny):
-    drawn = audited.draw(tiny, 25)
-    assert drawn.labels.tolist() == [i % 10 for i in range(25)]
-    assert drawn.x.abs().max() <= 1
-    x, labels, nearest = drawn.part(drawn.generalized, 3)
-    first = np.flatnonzero(drawn.generalized)[:3]
-    assert torch.equal(x, drawn.x[first])
-    assert torch.equal(labels, drawn.labels[first])
-    assert np.array_equal(nearest, drawn.nearest[first])
-
-
-def test_the_rule_has_a_third_a_half_and_nothing_between():
-    rng = np.random.default_rng(0)
-    train = torch.from_numpy(rng.normal(size=(50, 1, 2, 8))).float()
-    copies = torch.cat([train[:30] + 0.01, train[:1] * 0.6 + train[1:2] * 0.4, torch.zeros(20, 1, 2, 8)])
-    found = audited.judge(copies, train)
-    assert found.memorized[:30].all()
-    assert not found.memorized[30:].any()
-    assert (found.generalized == (found.ratio > 0.5)).all()
-    assert not found.stand_in
-    assert np.array_equal(found.nearest[:30], np.arange(30))
-
-
-def test_where_too_few_are_memorized_the_closest_stand_in_and_it_is_said():
-    train = torch.randn(50, 1, 4, 4)
-    found = audited.judge(torch.randn(60, 1, 4, 4), train)
-    assert found.stand_in
-    assert found.memorized.sum() == audited.FEWEST
-    assert found.ratio[found.memorized].max() <= found.ratio[~found.memorized].min()
-    assert not (found.memorized & found.generalized).any()
-
-
-@pytest.mark.parametrize(
-    ("kind", "message"),
-    [("unnet:digits", "did you mean 'unet'"), ("unet", "network:data"), ("unet:digit", "digits")],
-)
-def test_unknown_kinds_are_refused(kind, message):
-    with pytest.raises(SpikinessError, match=message):
-        audited.train(kind, [0])
+        return zoo.train("tiny-dit:digits", [10])[0]
 
 
 # ---- scores, choices, comparisons
 
 
 def test_scores_are_those_of_the_detector_and_of_the_rivals(case):
-    m, g = experiment.score(case, experiment.Setting(experiment.SPIKINESS, 0.05, "act", "all", "kurtosis", -1))
+    m, g = experiment.score(case, experiment.MethodSetting(experiment.SPIKINESS, 0.05, "act", "all", "kurtosis", -1))
     truth = detection.Detector(case.model, "act", 0.05, "all", "kurtosis", direction=-1)
     assert np.allclose(m, truth.score(case.memorized[0].x))
     assert np.allclose(g, truth.score(case.generalized[0].x))
-    m, _ = experiment.score(case, experiment.Setting("score norm", 0.5, direction=-1))
+    m, _ = experiment.score(case, experiment.MethodSetting("score norm", 0.5, direction=-1))
     assert np.allclose(m, -detection.BASELINES["score norm"].make(case.model, 0.5).score(case.memorized[0].x))
-    m, _ = experiment.score(case, experiment.Setting(experiment.FLIPD_MORE, 0.5))
+    m, _ = experiment.score(case, experiment.MethodSetting(experiment.FLIPD_MORE, 0.5))
     assert np.allclose(m, detection.BASELINES["FLIPD"].make(case.model, 0.5, probes=16).score(case.memorized[0].x))
 
 
@@ -166,7 +116,7 @@ def test_every_choice_is_the_best_of_what_was_tried_in_its_direction(case):
     for name in ("denoising error", "score norm", "pixel norm"):
         values = []
         for sigma in [0.05, 0.2] if chosen[name].sigma else [None]:
-            m, g = experiment.score(case, experiment.Setting(name, sigma))
+            m, g = experiment.score(case, experiment.MethodSetting(name, sigma))
             value = (m[:, None] > g).mean() + (m[:, None] == g).mean() / 2
             values += [value, 1 - value]
         assert chosen[name].worst == pytest.approx(max(values))
@@ -175,8 +125,8 @@ def test_every_choice_is_the_best_of_what_was_tried_in_its_direction(case):
 
 
 def test_the_table_is_that_of_compare_and_the_exact_trace_is_taken_on_fewer(case):
-    settings = [experiment.Setting(experiment.SPIKINESS, 0.05, "act", "all", "std")]
-    settings += [experiment.Setting(experiment.FLIPD_MORE, 0.2), experiment.Setting("pixel norm")]
+    settings = [experiment.MethodSetting(experiment.SPIKINESS, 0.05, "act", "all", "std")]
+    settings += [experiment.MethodSetting(experiment.FLIPD_MORE, 0.2), experiment.MethodSetting("pixel norm")]
     found = experiment.compare([case], settings, 30, exact=6).set_index("method")
     direct = detection.compare(
         {s.method: [experiment.score(case, s)] for s in settings}, [case.labels], experiment.SPIKINESS, draws=30
@@ -207,8 +157,8 @@ def test_two_layer_networks_are_asked_about_their_own_images():
 
 def test_suspected_training_images_are_those_repeated_most(tiny):
     found = experiment.trained_on(tiny, 50)
-    assert torch.equal(found.memorized[0].x, tiny.distinct[3:6])  # 16 copies
-    assert not any((found.generalized[0].x == x).flatten(1).all(1).any() for x in tiny.distinct)
+    assert torch.equal(found.memorized[0].x, tiny.x[3:6])  # 16 copies
+    assert not any((found.generalized[0].x == x).flatten(1).all(1).any() for x in tiny.x)
     assert not any((found.generalized[0].x == x).flatten(1).all(1).any() for x in found.held_out)
 
 
@@ -216,15 +166,18 @@ def test_suspected_training_images_are_those_repeated_most(tiny):
 
 
 def test_arithmetic_counts_passes(case):
-    assert experiment.arithmetic(case, experiment.Setting("score norm", 0.2)) == pytest.approx(1.0)
-    assert experiment.arithmetic(case, experiment.Setting("FLIPD", 0.2)) == 2
-    assert experiment.arithmetic(case, experiment.Setting(experiment.EXACT, 0.2)) == 65
-    assert experiment.arithmetic(case, experiment.Setting("pixel norm")) == 0
-    assert experiment.arithmetic(case, experiment.Setting(experiment.SPIKINESS, 0.2, "act", "all", "std")) == 0
+    assert experiment.arithmetic(case, experiment.MethodSetting("score norm", 0.2)) == pytest.approx(1.0)
+    assert experiment.arithmetic(case, experiment.MethodSetting("FLIPD", 0.2)) == 2
+    assert experiment.arithmetic(case, experiment.MethodSetting(experiment.EXACT, 0.2)) == 65
+    assert experiment.arithmetic(case, experiment.MethodSetting("pixel norm")) == 0
+    assert experiment.arithmetic(case, experiment.MethodSetting(experiment.SPIKINESS, 0.2, "act", "all", "std")) == 0
 
 
 def test_timings_are_of_each_method_and_batch_and_of_one_pass(case):
-    settings = [experiment.Setting(experiment.SPIKINESS, 0.2, "act", "all", "std"), experiment.Setting("FLIPD", 0.2)]
+    settings = [
+        experiment.MethodSetting(experiment.SPIKINESS, 0.2, "act", "all", "std"),
+        experiment.MethodSetting("FLIPD", 0.2),
+    ]
     found = experiment.timings(case, settings, [1, 8], repeats=1)
     assert set(found.method) == {experiment.SPIKINESS, "FLIPD", "one full pass"}
     assert (found.ms > 0).all()
@@ -279,7 +232,7 @@ def test_the_lowest_kind_is_named_with_its_interval(table):
 
 
 def test_label_noise_puts_the_gap_on_either_side(case):
-    settings = [experiment.Setting(experiment.SPIKINESS, 0.05, "act", "all", "std")]
+    settings = [experiment.MethodSetting(experiment.SPIKINESS, 0.05, "act", "all", "std")]
     found = tables.label_noise([case], settings).set_index("cut")
     with_gap = found[found.gap != "none"].iloc[0]
     assert with_gap["auroc"] == 1.0
@@ -296,11 +249,6 @@ def test_the_loss_of_a_single_cut_is_the_largest_fall_over_kinds_and_leaves_out_
     rows += [("b", "gap", np.nan, 0.8), ("b", "none", 0.4, 0.75)]
     found = tables.label_loss(pd.DataFrame(rows, columns=["kind", "gap", "cut", "auroc"]))
     assert found == (pytest.approx(0.05), "b")
-
-
-def test_names_of_kinds_for_metrics():
-    kinds = ["unet:digits", "unet:folder:cifar10-jpeg.zip", "relu-dae:mnist", "dit:npz:some/where/BloodMNIST.npz"]
-    assert [audited.slug(k) for k in kinds] == ["unet_digits", "unet_cifar10", "relu_dae_mnist", "dit_bloodmnist"]
 
 
 def test_tables_to_read_and_figures_hold_every_method(table, case):
@@ -325,7 +273,7 @@ def test_tables_to_read_and_figures_hold_every_method(table, case):
 
 
 def test_the_typical_sample_has_the_median_score(case):
-    setting = experiment.Setting(experiment.SPIKINESS, 0.05, "act", "all", "std")
+    setting = experiment.MethodSetting(experiment.SPIKINESS, 0.05, "act", "all", "std")
     found = experiment.typical(case, setting, units=3)
     assert set(found) == {"memorized sample", "generalized sample"}
     scores = experiment.score(case, setting)[0]

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from spikiness.denoisers import Empirical
-from spikiness.errors import SpikinessError
+from spikiness.statistics import INSIDE, hull
+from spikiness_book import zoo
 from spikiness_book.chapters.duplicates import measure as duplicates
-from spikiness_book.zoo import copying, models
 
 
 def pool(n=12, seed=0):
@@ -17,40 +17,22 @@ def pool(n=12, seed=0):
 
 def network(seed=3, stages=1):
     """Copies 1 (6 images), 2 and 5 (2 images each), with the empirical denoiser of the set at every stage."""
-    data = duplicates.training_set(pool(), 10, [2, 5], 2, seed)
-    return duplicates.Network(seed, data, [100 * 2**k for k in range(stages)], [Empirical(data.x)] * stages)
+    chosen, copies = zoo.repeated_set(12, 10, [2, 5], 2, seed)
+    x = pool()[chosen]
+    denoisers = [Empirical(x.repeat_interleave(copies, dim=0))] * stages
+    return zoo.Trained("unet:noise", seed, 8, x, copies, [100 * 2**k for k in range(stages)], denoisers)
 
 
 def planted(net, times):
     """Samples: `times[i]` copies of image i, and one half-way between the first two images, which copies none."""
-    x = net.data.distinct
+    x = net.x
     copies = torch.cat([x[i][None].repeat(k, 1, 1, 1) for i, k in times.items()])
     return torch.cat([copies, x[:2].mean(dim=0, keepdim=True)])
 
 
-def test_training_set_repeats_the_first_images_of_a_seeded_order():
-    data = duplicates.training_set(pool(), 10, [2, 5], 2, 3)
-    assert data.copies.tolist() == [2, 2, 5, 5, 1, 1, 1, 1, 1, 1]
-    assert len(data.x) == 20
-    assert [int((data.x == image).all(dim=(1, 2, 3)).sum()) for image in data.distinct] == data.copies.tolist()
-    order = torch.randperm(12, generator=torch.Generator().manual_seed(3))[:10]
-    assert torch.equal(data.distinct, pool()[order])
-    with pytest.raises(SpikinessError, match="lower repeated"):
-        duplicates.training_set(pool(), 10, [2, 5], 6, 3)
-
-
-def test_samples_are_the_same_each_time_and_other_ones_for_another_seed():
-    net = network()
-    first, again = duplicates.samples(net, 6), duplicates.samples(net, 3)
-    assert first.shape == (6, 1, 4, 4)
-    assert torch.equal(first[:3], again)
-    other = duplicates.Network(4, net.data, net.seen, net.stages)
-    assert not torch.equal(duplicates.samples(other, 3), again)
-
-
 def test_the_empirical_denoiser_copies_in_every_sample():
     net = network()
-    found = duplicates.rows(net, duplicates.samples(net, 40))
+    found = duplicates.rows(net, net.draw(40))
     assert found.memorized.all()
     assert found.ratio.max() < 1e-2
     assert set(found.copies) <= {1, 2, 5}
@@ -95,7 +77,7 @@ def test_frequencies_of_two_networks_are_means_over_both():
     assert summary.share.tolist() == pytest.approx([0.9, 0.8])
     assert summary.distinct.tolist() == [1, 1]
     assert summary.repeated_share.tolist() == pytest.approx([14 / 20] * 2)
-    value, (low, high) = copying.over_networks(summary)
+    value, (low, high) = hull(summary.share, summary.low, summary.high)
     assert value == pytest.approx(0.85)
     assert low == summary.low.min()
     assert high == summary.high.max()
@@ -110,29 +92,13 @@ def test_memorized_share_by_copies_never_has_an_interval_without_width():
     assert (table.high - table.low > 0.05).all()
 
 
-def test_crossing_is_interpolated_over_the_logarithm_and_says_when_it_is_a_bound():
-    assert copying.crossing([1, 4, 16], [0.0, 0.25, 0.75]) == (pytest.approx(8.0), copying.INSIDE)
-    assert copying.crossing([1, 4], [0.1, 0.2]) == (4.0, copying.LATER)
-    assert copying.crossing([1, 4], [0.6, 0.2]) == (1.0, copying.EARLIER)
-    with pytest.raises(SpikinessError, match="rising"):
-        copying.crossing([4, 1], [0, 1])
-
-
 def test_image_flip_lies_where_half_of_the_images_are_copied():
     copies = np.repeat([1, 4, 16, 64], 20)
     counts = pd.DataFrame({"copies": copies, "copied": [int(c >= 16) for c in copies]})
-    value, (low, high), where = duplicates.image_flip(counts)
-    assert (value, where) == (pytest.approx(8.0), copying.INSIDE)
-    assert low <= value <= high
-
-
-def test_rate_counts_groups_where_all_or_none_are_hits():
-    assert copying.rate([0, 0, 0, 0], ["a", "a", "b", "b"]) == (0.0, pytest.approx((0, 0.6576), abs=1e-3))
-    share, (low, high) = copying.rate([1, 1, 0, 0, 1, 0], list("aabbcc"))
-    assert share == 0.5
-    assert low < 0.5 < high
-    with pytest.raises(SpikinessError, match="no samples"):
-        copying.rate([])
+    flip = duplicates.image_flip(counts)
+    assert (flip.value, flip.where) == (pytest.approx(8.0), INSIDE)
+    assert flip.interval[0] <= flip.value <= flip.interval[1]
+    assert (flip.interval.level, flip.interval.over) == (0.95, "training images")
 
 
 def test_logistic_regression_finds_planted_slopes():
@@ -162,9 +128,9 @@ def test_collapse_is_one_for_presentations_and_zero_where_copies_do_not_count(ex
 
 def test_networks_on_few_images_flip_between_the_sizes_tried():
     once = pd.DataFrame({"presentations": [10.0, 10.0, 40.0, 160.0], "share": [0.0, 0.1, 0.45, 0.95]})
-    value, where = duplicates.once_flip(once)
-    assert value == pytest.approx(40 * 4**0.1)
-    assert where == copying.INSIDE
+    rise = duplicates.once_flip(once)
+    assert rise.value == pytest.approx(40 * 4**0.1)
+    assert (rise.low, rise.high, rise.inside) == (40, 160, True)
 
 
 def test_flip_along_training_is_interpolated_and_says_when_it_is_a_bound():
@@ -176,13 +142,17 @@ def test_flip_along_training_is_interpolated_and_says_when_it_is_a_bound():
     assert duplicates.flip_along(once.assign(share=0.1, seed=10))[2]
 
 
-def test_networks_that_see_each_image_once_along_their_training(monkeypatch):
-    x = pool()
-    monkeypatch.setattr(models, "model", lambda x, *args, **kwargs: [Empirical(x)] * models.STAGES)
-    found = duplicates.each_once(x, [3, 6], 8, [10], 1280, 12, along=True)
-    assert len(found) == 2 * models.STAGES
+def test_networks_that_see_each_image_once_along_their_training():
+    def once(n):
+        x = pool()[:n]
+        seen = zoo.stages(1280)
+        ones = torch.ones(n, dtype=torch.int64)
+        return zoo.Trained("unet:noise", 10, 8, x, ones, seen, [Empirical(x)] * len(seen))
+
+    found = duplicates.each_once([once(3), once(6)], 12, along=True)
+    assert len(found) == 2 * zoo.STAGES
     assert (found.share == 1).all()
-    ends = duplicates.each_once(x, [3, 6], 8, [10], 1280, 12)
+    ends = duplicates.each_once([once(3), once(6)], 12)
     assert ends.n.tolist() == [6, 3]
     assert ends.presentations.tolist() == pytest.approx([1280 / 6, 1280 / 3])
 
@@ -195,15 +165,3 @@ def test_grid_shows_each_repeated_image_beside_its_closest_copy():
     np.testing.assert_array_equal(pictures["repeated images"], pictures["samples that copy them"])
     assert len(pictures["new samples"]) == 1
     assert len(frame) == 8
-
-
-def test_networks_are_asked_for_as_every_chapter_asks(monkeypatch):
-    asked = []
-    monkeypatch.setattr(models, "model", lambda x, *args, **kwargs: asked.append((len(x), args, kwargs)) or [])
-    duplicates.train(pool(), 10, [2, 5], 2, 8, [0, 10], 50)
-    duplicates.train(pool(), 10, [2, 5], 2, 8, [0], 50, patch=2)
-    copying.transition(pool(), [3], 8, [10, 11], 50)
-    deviation = {"sigma_data": float(pool().std())}
-    assert asked[:2] == [(20, (8, 0, 50), deviation), (20, (8, 10, 50), deviation)]
-    assert asked[2] == (20, (8, 0, 50), {**deviation, "options": {"patch": 2}})
-    assert asked[3:] == [(3, (8, 10, 50), deviation), (3, (8, 11, 50), deviation)]

@@ -10,9 +10,9 @@ from torch import nn
 from spikiness import detection, representations
 from spikiness.denoisers import EDM, Empirical
 from spikiness.networks.unet import UNet
-from spikiness_book.chapters.duplicates import measure as duplicates
+from spikiness.statistics import EARLIER, INSIDE, LATER
+from spikiness_book import zoo
 from spikiness_book.chapters.dynamics import measure as dynamics
-from spikiness_book.zoo import copying, models
 
 
 def pool(n=12, seed=0):
@@ -33,6 +33,10 @@ class Keeps(nn.Module):
         return 1 / level.square()
 
 
+def trained(x, seen, stages, seed=10):
+    return zoo.Trained("unet:noise", seed, 8, x, torch.ones(len(x), dtype=torch.int64), seen, stages)
+
+
 def unet(seed=0):
     return EDM(UNet(1, 4, 8, generator=torch.Generator().manual_seed(seed)), 1.0)
 
@@ -49,7 +53,7 @@ def test_noise_belongs_to_the_image_and_is_not_that_of_its_sample():
     first = dynamics.noisy(x, 2.0, 7)
     assert torch.equal(first[:2], dynamics.noisy(x[:2], 2.0, 7))
     assert first.std() == pytest.approx(2.0, rel=0.3)
-    start = dynamics.Noise(x.shape[1:], models.initial_seeds(4, 7), x.device, x.dtype)()
+    start = dynamics.Noise(x.shape[1:], zoo.initial_seeds(4, 7), x.device, x.dtype)()
     assert not torch.allclose(first / 2, start)
 
 
@@ -66,7 +70,7 @@ def test_loss_of_the_empirical_denoiser_is_small_on_its_own_images_only():
 
 def test_following_a_network_that_memorizes_finds_copies_and_no_distance():
     x = pool(30)
-    network = dynamics.Network(6, 10, x[:6], [50, 100], [Keeps(x[:6])] * 2)
+    network = trained(x[:6], [50, 100], [Keeps(x[:6])] * 2)
     found = dynamics.follow(network, x[6:], lambda images: images.flatten(1).abs(), 24, 0.5)
     assert found.share.tolist() == [1, 1]
     assert (found.low < 0.99).all()
@@ -85,13 +89,13 @@ def test_times_are_interpolated_and_bounds_are_marked():
     )
     table = dynamics.times(rows, real=1.0, factor=3.0).set_index(["n", "kind"])
     assert table.images_seen[20, dynamics.COPIES] == pytest.approx(800)
-    assert table.bound[20, dynamics.COPIES] == copying.INSIDE
+    assert table.bound[20, dynamics.COPIES] == INSIDE
     assert table.low[20, dynamics.COPIES] < 800 < table.high[20, dynamics.COPIES]
     assert table.images_seen[20, dynamics.GOOD] == pytest.approx(400 * 4**0.5)  # half-way from 50 to 10
     assert table.level[20, dynamics.GOOD] == pytest.approx(30)
-    assert table.bound[700, dynamics.COPIES] == copying.LATER
+    assert table.bound[700, dynamics.COPIES] == LATER
     assert table.images_seen[700, dynamics.COPIES] == 6400
-    assert table.bound[700, dynamics.GOOD] == copying.EARLIER
+    assert table.bound[700, dynamics.GOOD] == EARLIER
 
 
 def grown(n, seen, bound="inside"):
@@ -134,7 +138,7 @@ def test_choice_is_the_best_of_the_worst_in_one_direction():
 
 def test_calibration_tries_every_setting_on_the_samples_of_each_network():
     net, x = unet(), pool(20)
-    network = duplicates.Network(3, duplicates.training_set(x, 10, [2], 2, 0), [10], [net])
+    network = trained(x[:10], [10], [net], seed=3)
     mask = np.arange(20) < 8
     found = dynamics.calibrate([network], [x], [mask], [0.3])
     assert not found.layer.str.contains("embed").any()
@@ -158,7 +162,7 @@ def test_stand_in_is_used_only_where_too_few_are_memorized_and_says_so():
 def test_warnings_compare_training_images_with_held_out_ones():
     x, net = pool(40), unet()
     choice = detection.Probe("network.act", 0.3, "all", "std", -1)
-    network = dynamics.Network(10, 10, x[:10], [50], [net])
+    network = trained(x[:10], [50], [net])
     found = dynamics.warnings(network, x[:10], x[10:], {dynamics.SPIKY: choice}, 2, 20).set_index("signal")
     assert set(found.index) == {dynamics.SPIKY, dynamics.LOSS, dynamics.ERROR}
     assert (found.low <= found.share).all()

@@ -23,24 +23,25 @@ def by_hand(w, copies=3, clusters=None):
     """Two repeated samples on axes of R^4, two others elsewhere, a network with the columns w [4, p]."""
     repeated = torch.tensor([[2.0, 0, 0, 0], [0, 3.0, 0, 0]])
     once = clusters or (torch.tensor([[0, 0, 1.0, 0]]), torch.tensor([[0, 0, 0, 5.0]]))
-    return hybrid.Case(hybrid.IMAGES, 7, 0.5, 0.1, w.shape[1], copies, repeated, once, (1.0, 2.0), network(w))
+    case = hybrid.with_copies((repeated, once), copies, w.shape[1], 0.5, 0.1, 7, hybrid.IMAGES, (1.0, 2.0))
+    return replace(case, network=network(w))
 
 
 def at_the_minimizer(seed=0, copies=8):
     """A mixture with repeated samples, and the network that Theorem 3.1 constructs for it."""
-    case = hybrid.Case(
-        hybrid.MODES, seed, 0.2, 1e-3, 21, copies, *hybrid.gaussians(300, 30, [6.0] * 3, seed), (1.0, 1.0, 1.0)
-    )
-    clusters = [*case.clusters, *(x[None].repeat(copies, 1) for x in case.repeated)]
-    widths = theory.rank_directions(clusters, case.width, case.sigma, case.lam)
-    return replace(case, network=network(theory.block_minimizer(clusters, widths, case.sigma, case.lam).float()))
+    samples = hybrid.gaussians(300, 30, [6.0] * 3, seed)
+    case = hybrid.with_copies(samples, copies, 21, 0.2, 1e-3, seed, hybrid.MODES, (1.0, 1.0, 1.0))
+    return replace(case, network=network(theory.block_minimizer(*case.theorem).float()))
 
 
 def test_training_set_holds_copies_once_samples_once_and_none_without_copies():
     case = by_hand(torch.eye(4))
     assert case.x.shape == (8, 4)
     assert [(case.x == row).all(dim=1).sum().item() for row in (*case.repeated, *case.once)] == [3, 3, 1, 1]
-    assert torch.equal(replace(case, copies=0).x, case.once)
+    once = (torch.tensor([[0, 0, 1.0, 0]]), torch.tensor([[0, 0, 0, 5.0]]))
+    assert torch.equal(case.once, torch.cat(once))
+    assert torch.equal(by_hand(torch.eye(4), copies=0).x, case.once)
+    assert torch.equal(by_hand(torch.eye(4), copies=0).distinct, case.distinct)
 
 
 def test_stored_reads_planted_columns_and_gives_the_gains_of_corollary_3_4():
@@ -100,7 +101,7 @@ def test_new_samples_come_from_the_same_modes_and_are_new():
     fresh = hybrid.new_samples(case, 40)
     assert len(fresh) == 40
     assert torch.cdist(fresh, case.once).min() > 0.1
-    means = torch.stack([x.mean(dim=0) for x in case.clusters])
+    means = torch.stack([x.mean(dim=0) for x in case.modes])
     assert torch.cdist(fresh, means).amin(dim=1).max() < 3  # modes are about 6.6 apart
 
 
@@ -137,6 +138,8 @@ def test_flips_count_from_where_a_sample_stays_stored():
 def test_ratio_interval_is_as_wide_as_the_numbers_tried():
     value, interval = hybrid.ratio(hybrid.flips(sweep([16, 16], [8.0, 8.0])))
     assert (value, interval) == (pytest.approx(1.0), (pytest.approx(0.5), pytest.approx(2.0)))
+    assert interval.level == 0.95
+    assert "numbers tried" in interval.over
 
 
 def test_choose_repeats_images_that_point_apart_and_clusters_the_rest_by_label():
@@ -156,7 +159,7 @@ def test_choose_repeats_images_that_point_apart_and_clusters_the_rest_by_label()
 
 def test_plan_mixture_sweeps_both_widths_and_looks_at_the_modes_with_and_without():
     cases = hybrid.plan_mixture(60, [2, 8], [16, 30], 0.2, [1e-3, 0.02], [3])
-    kinds = [(c.setting, c.copies, c.width, c.lam) for c in cases]
+    kinds = [(c.group, c.copies, c.width, c.lam) for c in cases]
     assert kinds == [
         (hybrid.AMPLE, 2, 30, 0.02),
         (hybrid.AMPLE, 8, 30, 0.02),

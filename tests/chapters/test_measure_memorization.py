@@ -6,7 +6,9 @@ import torch
 
 from spikiness import images, theory
 from spikiness.networks.relu_dae import ReLUDAE
+from spikiness_book import two_layers
 from spikiness_book.chapters.memorization import measure as experiment
+from spikiness_book.two_layers import Problem
 
 SIGMA, LAM = 0.2, 0.1
 
@@ -19,7 +21,7 @@ def planted():
     network.record = {"stationarity": 0.0}
     network.w1.data.zero_()
     network.w1.data[:, [4, 0, 2]] = (theory.stored_gains(x, SIGMA, LAM).sqrt()[:, None] * x).T
-    return experiment.Case("separable", 0, SIGMA, LAM, True, x, network)
+    return Problem(two_layers.each_alone(x), 5, SIGMA, LAM, 0, "separable", network=network)
 
 
 def test_planted_columns_are_found_with_their_gains(planted):
@@ -80,16 +82,16 @@ def test_pictures_show_images_above_their_columns(planted):
 
 def test_plan_covers_the_settings_and_chooses_separable_images():
     pool = images.load("digits").x
-    cases = experiment.plan(pool, 4, [0, 1], 0.2, [0.2, 1.0], 1.0, [0.1, 1.0])
+    cases = experiment.plan(pool, 4, 50, [0, 1], 0.2, [0.2, 1.0], 1.0, [0.1, 1.0])
     assert len(cases) == 2 * (3 + 2)  # sigma .2 and 1 at lambda 1, lambda .1 at sigma .2; random; untied
-    separable = next(case for case in cases if case.subset == "separable")
-    assert theory.separability([x[None] for x in separable.x])[1] < 0
+    separable = next(case for case in cases if case.group == "separable")
+    assert theory.separability(separable.clusters)[1] < 0
     assert separable.x.shape == (4, 64)
 
 
 def test_training_fills_in_every_case_in_its_place(tmp_path, monkeypatch):
     monkeypatch.setenv("SPIKINESS_HOME", str(tmp_path))
     pool = images.load("digits").x
-    cases = experiment.train(experiment.plan(pool, 3, [0], 0.2, [0.2], 1.0, [1.0]), width=4, steps=5)
+    cases = experiment.train(experiment.plan(pool, 3, 4, [0], 0.2, [0.2], 1.0, [1.0]), steps=5)
     assert [case.tied for case in cases] == [True, True, False]
     assert all(case.network.record["sigma"] == case.sigma and case.network.tied == case.tied for case in cases)

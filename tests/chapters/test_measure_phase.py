@@ -1,5 +1,7 @@
 """The phase diagram's functions on networks built from the theory, on cases worked by hand, and on its figures."""
 
+from dataclasses import replace
+
 import matplotlib
 
 matplotlib.use("agg")
@@ -28,8 +30,8 @@ def network(w, stationarity=0.01):
 
 
 def cell(n, width, sigma=0.2, lam=0.01, seed=0, w=None):
-    found = experiment.plan([n], [width], [sigma], [lam], [seed])[0]
-    return experiment.Cell(n, width, sigma, lam, seed, found.clusters, None if w is None else network(w))
+    [one] = experiment.plan([n], [width], [sigma], [lam], [seed])
+    return replace(one, network=None if w is None else network(w))
 
 
 def storing(x, width, sigma=0.2, lam=0.01):
@@ -44,7 +46,7 @@ def test_samples_are_dealt_to_the_modes_and_smaller_sets_are_parts_of_larger_one
     assert [len(c) for c in experiment.clusters(2, 3)] == [1, 1]
     for few, many in zip(experiment.clusters(8, 3), experiment.clusters(30, 3), strict=True):
         assert torch.equal(few, many[: len(few)])
-    means, _ = experiment.truth(3)
+    means = experiment.truth(3).means
     for mean, x in zip(means, experiment.clusters(6000, 3), strict=True):
         assert float((x.mean(0) - mean).norm()) < 0.15
 
@@ -86,7 +88,7 @@ def test_the_block_minimizer_of_many_samples_is_generalizing():
 
 def test_the_population_map_by_its_own_formula():
     found = experiment.population_maps(cell(1200, 18, sigma=0.5, lam=0.02))
-    means, factors = experiment.truth(0)
+    means, factors = experiment.truth(0).means, experiment.truth(0).factors
     second = means[0].outer(means[0]) + factors[0] @ factors[0].T
     axes = torch.cat([means[:1].T / means[0].norm(), factors[0] / factors[0].norm(dim=0)], dim=1)
     energy = ((second @ axes) * axes).sum(0)

@@ -11,7 +11,9 @@ from spikiness import theory
 from spikiness.errors import SpikinessError
 from spikiness.networks.relu_dae import ReLUDAE
 from spikiness_book import plots as figures
+from spikiness_book import two_layers
 from spikiness_book.chapters.representations import measure as experiment
+from spikiness_book.two_layers import GENERALIZING, MEMORIZING, Pair, Problem
 
 
 def network(w: torch.Tensor) -> ReLUDAE:
@@ -20,15 +22,15 @@ def network(w: torch.Tensor) -> ReLUDAE:
     return made
 
 
-def pair(seed: int = 0) -> experiment.Pair:
+def pair(seed: int = 0) -> Pair:
     """Memorizing: the columns of Corollary 3.2 on basis vectors. Generalizing: all units alike."""
     x = 5 * torch.eye(4, 8)
     stored = torch.cat([theory.stored_gains(x, 0.1, 0.0).sqrt() * x.T, torch.zeros(8, 4)], dim=1)  # [d, p]
     flat = torch.ones(8, 8) / 8
     many = 5 * torch.rand(40, 8, generator=torch.Generator().manual_seed(seed))
-    return experiment.Pair(
-        "images", "main", seed, 0.1, 0.0, 0.0, (x,), many, many[:6] + 0.1, (network(stored),), network(flat)
-    )
+    few = Problem(two_layers.each_alone(x), 8, 0.1, 0.0, seed, MEMORIZING, network=network(stored))
+    large = Problem((many,), 8, 0.1, 0.0, seed, GENERALIZING, network=network(flat))
+    return Pair("images", "main", (few,), large, many[:6] + 0.1)
 
 
 def test_a_stored_image_has_one_active_unit_and_a_flat_network_none_apart():
@@ -45,12 +47,12 @@ def test_a_stored_image_has_one_active_unit_and_a_flat_network_none_apart():
 
 def test_measures_are_oriented_so_that_one_means_spikier_when_memorized():
     rows = experiment.collect([pair(seed=0), pair(seed=1)], experiment.own_data, 3)
-    table = experiment.evaluations(rows, 20).set_index("measure")
+    table = two_layers.evaluations(rows, 20).set_index("measure")
     assert (table.auroc.drop("kurtosis") == 1).all()  # the flat network's kurtosis is that of rounding
     assert table.units_memorized.iloc[0] == pytest.approx(1, abs=0.01)
     assert table.units_generalized.iloc[0] == pytest.approx(8, abs=0.01)
     turned = rows.assign(regime=rows.regime.map({"memorized": "generalized", "generalized": "memorized"}))
-    assert (experiment.evaluations(turned, 20, ["std", "participation_ratio"]).auroc == 0).all()
+    assert (two_layers.evaluations(turned, 20, ["std", "participation_ratio"]).auroc == 0).all()
 
 
 def test_the_same_inputs_go_through_both_networks():
@@ -60,16 +62,16 @@ def test_the_same_inputs_go_through_both_networks():
     assert (split["memorized"].input.to_numpy() == split["generalized"].input.to_numpy()).all()
     # a network against itself: the same noise, so equal scores, and no separation
     mirror = experiment.same_inputs(replace(one, generalizing=one.memorizing[0]), 5, "fresh")
-    table = experiment.evaluations(mirror, 20, ["std", "gini"])
+    table = two_layers.evaluations(mirror, 20, ["std", "gini"])
     assert table.auroc.to_numpy() == pytest.approx(0.5)
 
 
 def test_noise_belongs_to_the_image():
     x = torch.zeros(5, 16)
-    noise = experiment.noisy(x, 2.0, 400, seed=3)
-    assert torch.equal(noise[: 2 * 400], experiment.noisy(x[:2], 2.0, 400, seed=3))
+    noise = two_layers.noisy(x, 2.0, seed=3, draws=400)
+    assert torch.equal(noise[: 2 * 400], two_layers.noisy(x[:2], 2.0, seed=3, draws=400))
     assert not torch.equal(noise[:400], noise[400:800])
-    assert not torch.equal(noise, experiment.noisy(x, 2.0, 400, seed=4))
+    assert not torch.equal(noise, two_layers.noisy(x, 2.0, seed=4, draws=400))
     assert noise.std().item() == pytest.approx(2.0, rel=0.02)
 
 
@@ -82,33 +84,37 @@ def test_the_identity_is_checked_against_the_measures():
 
 def test_samples_of_a_seed_are_disjoint_and_too_many_are_refused():
     pool = torch.arange(40.0)[:, None].repeat(1, 2)
-    parts = experiment.split(pool, 3, 4, 20, seed=1)
-    used = torch.cat([*parts["small"], parts["large"], parts["fresh"]])[:, 0]
+    settings = {"width": 5, "sigma": 0.2, "decays": (0.3, 0.1), "seed": 1}
+    one = two_layers.pair("images", pool, 3, 4, 20, **settings)
+    used = torch.cat([*(problem.x for problem in one.memorizing), one.generalizing.x, one.fresh])[:, 0]
     assert sorted(used.tolist()) == list(range(40))
-    assert [len(x) for x in parts["small"]] == [3, 3, 3, 3]
+    assert [problem.n for problem in one.memorizing] == [3, 3, 3, 3]
+    assert one.memorizing[0].lam == pytest.approx(0.6)  # of d = 2
+    assert one.generalizing.lam == pytest.approx(0.2)
     with pytest.raises(SpikinessError, match="40"):
-        experiment.split(pool, 3, 4, 27, seed=1)
+        two_layers.pair("images", pool, 3, 4, 27, **settings)
 
 
 def test_networks_that_pairs_share_are_trained_once():
     pool = torch.randn(60, 1, 3, 3, generator=torch.Generator().manual_seed(0))
-    pairs = experiment.plan(pool, 4, 3, 20, 2, 2, 0.2, [0.2, 1.0], 0.1, 0.001, [10, 11])
+    pairs = experiment.plan(pool, 4, 4, 3, 20, 2, 2, 0.2, [0.2, 1.0], 0.1, 0.001, [10, 11])
     assert [p.question for p in pairs if p.data == "images"] == ["main", "equal penalty", "noise", "noise"] * 2
-    trained = experiment.train(pairs, 4, 5)
+    trained = two_layers.train_pairs(pairs, 5)
     main, equal, same, noisier = trained[:4]
-    assert main.generalizing is equal.generalizing is same.generalizing
-    assert main.memorizing[0] is same.memorizing[0]
-    assert not torch.equal(main.memorizing[0].w1, equal.memorizing[0].w1)
-    assert not torch.equal(main.generalizing.w1, noisier.generalizing.w1)
-    records = [(net.record["sigma"], net.record["lam"], net.record["n"]) for net in main.memorizing]
+    assert main.generalizing.network is equal.generalizing.network is same.generalizing.network
+    assert main.memorizing[0].network is same.memorizing[0].network
+    assert not torch.equal(main.memorizing[0].network.w1, equal.memorizing[0].network.w1)
+    assert not torch.equal(main.generalizing.network.w1, noisier.generalizing.network.w1)
+    records = [problem.network.record for problem in main.memorizing]
+    records = [(record["sigma"], record["lam"], record["n"]) for record in records]
     assert records == [(0.2, pytest.approx(0.9), 4)] * 2  # lambda grows with d = 9
-    lengths = experiment.training_lengths(trained, 4, [2, 5], 2, 10, ["std"])
+    lengths = experiment.training_lengths(trained, [2, 5], 2, 10, ["std"])
     assert lengths.steps.tolist() == [2, 2, 5, 5]
 
 
 def test_histograms_count_every_sample_and_figures_draw():
     rows = experiment.own_data(pair(), draws=3)
-    bins = experiment.histogram(rows, ["std", "std_over_norm"], bins=7)
+    bins = two_layers.histogram(rows, ["std", "std_over_norm"], bins=7)
     assert bins.groupby(["measure", "regime"]).share.sum().to_numpy() == pytest.approx(1)
     assert len(figures.histograms(bins, {}).axes) == 2
     table = pd.DataFrame(

@@ -21,7 +21,9 @@ WAYS = experiment.settings(0.2, [0.2, 1.0], [0.1], [10.0])
 
 def case(w=None, record=None, **changes):
     """A memorizing case with the weights w, or with the prediction, one column per image."""
-    plain = experiment.Case(WAYS[0], experiment.MEMORIZING, 0, 0.2, 0.3, 16, tuple(IMAGES))
+    plain = experiment.SettingProblem(
+        tuple(IMAGES), 16, 0.2, 0.3, 0, experiment.MEMORIZING, blocks=[1] * 3, setting=WAYS[0]
+    )
     plain = replace(plain, **changes)
     network = ReLUDAE(8, 16)
     if w is None:
@@ -30,6 +32,10 @@ def case(w=None, record=None, **changes):
     network.w1.data = w
     network.record = {"steps": 10, "done": 10, "lr": 0.1} | (record or {})
     return replace(plain, network=network)
+
+
+def member():
+    return case().member(torch.cat(tuple(IMAGES)))
 
 
 def test_the_prediction_itself_has_no_error_and_the_predicted_objective():
@@ -57,7 +63,7 @@ def test_gains_scaled_by_hand_give_the_error_and_the_lambda_that_they_stand_for(
 
 
 def test_a_split_start_is_the_prediction_in_four_columns_at_the_same_objective():
-    split = case(experiment.started(case().member, "split").w1.data)
+    split = case(experiment.started(member(), "split").w1.data)
     row = experiment.summary(split)
     assert row["columns"] == 4
     assert row["effective_columns"] == pytest.approx(1 / (0.16 + 0.09 + 0.04 + 0.01), rel=0.01)
@@ -70,17 +76,17 @@ def test_a_split_start_is_the_prediction_in_four_columns_at_the_same_objective()
 
 
 def test_starts_are_what_they_say():
-    member = case().member
-    default, twice = (experiment.started(member, "default", scale).w1 for scale in (1.0, 2.0))
+    one = member()
+    default, twice = (experiment.started(one, "default", scale).w1 for scale in (1.0, 2.0))
     assert torch.equal(twice, 2 * default)
     assert default.abs().max() <= 1 / math.sqrt(8)
-    rows = experiment.started(member, "orthogonal", tied=False)
+    rows = experiment.started(one, "orthogonal", tied=False)
     for w in (rows.w1, rows.w2):
         torch.testing.assert_close(w @ w.T, torch.eye(8), atol=1e-5, rtol=0)
     with pytest.raises(SpikinessError, match="did you mean 'split'"):
-        experiment.started(member, "splt")
+        experiment.started(one, "splt")
     with pytest.raises(SpikinessError, match="3 images in 4 columns need 12"):
-        experiment.started(replace(member, width=8), "split")
+        experiment.started(replace(one, width=8), "split")
 
 
 def test_from_the_default_start_it_trains_what_fit_ensemble_trains():
@@ -111,9 +117,9 @@ def test_one_network_that_diverges_does_not_stop_the_others():
 
 def test_plain_descent_keeps_the_shares_of_collinear_columns():
     """Gradients of collinear columns are in proportion to their lengths; momentum is a sum of them."""
-    member = case().member
+    one = member()
     [end] = experiment.fit_from(
-        [member], start="split", scale=1.0, tied=True, optimizer="sgd", lr=0.002, decay=0.0, batch=16, steps=300
+        [one], start="split", scale=1.0, tied=True, optimizer="sgd", lr=0.002, decay=0.0, batch=16, steps=300
     )
     shares = experiment.column_shares(replace(case(), network=end))
     top = shares.sort(dim=1, descending=True).values[:, :4]
@@ -125,12 +131,12 @@ def test_the_plan_changes_one_thing_at_a_time_and_the_decay_stands_for_lambda():
     with pytest.raises(SpikinessError):  # nine unit vectors and their copies: no twelve of them are separable
         experiment.plan(pool, WAYS, [10], 0.2, 12, 16, 0.3, 60, 20, 0.01)
     cases = experiment.plan(pool, WAYS, [10, 11], 0.2, 3, 16, 0.3, 60, 20, 0.01)
-    assert len({(c.setting.name, c.regime, c.seed) for c in cases}) == len(cases)
+    assert len({(c.setting.name, c.group, c.seed) for c in cases}) == len(cases)
     assert {c.sigma for c in cases if c.setting.group == "noise"} == {1.0}
     assert {c.sigma for c in cases if c.setting.group != "noise"} == {0.2}
     alone = next(c for c in cases if c.setting.decay_only)
     assert experiment._decay(alone) == pytest.approx(1.2)  # tied: L2 of wd/2 |W|^2 is 2 lambda |W|^2
-    assert {c.width for c in cases if c.regime == experiment.GENERALIZING} == {20}
+    assert {c.width for c in cases if c.group == experiment.GENERALIZING} == {20}
 
 
 def test_rates_of_plain_descent_follow_the_energy_of_the_data():

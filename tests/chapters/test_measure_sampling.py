@@ -11,7 +11,6 @@ from spikiness import images, sampling
 from spikiness.errors import SpikinessError
 from spikiness.networks.time_dae import TimeDAE
 from spikiness_book.chapters.sampling import measure as chapter
-from spikiness_book.zoo import time_models
 
 X = torch.tensor([[3.0, 0, 0, 0], [0, 4.0, 0, 0]])
 
@@ -30,7 +29,7 @@ class OneColumn(TimeDAE):
 
 
 def case(subset=chapter.FEW, x=X, network=None, seed=10):
-    return chapter.Case(subset, seed, x, x.flip(0) + 0.5, torch.zeros(x.shape[1]), network)
+    return chapter.SubsetNetwork(subset, seed, x, x.flip(0) + 0.5, torch.zeros(x.shape[1]), network)
 
 
 def test_a_plan_has_three_networks_per_seed_of_one_draw_of_images():
@@ -60,9 +59,9 @@ def test_training_takes_each_regimes_own_settings_and_is_cached(tmp_path, monkey
     monkeypatch.setenv("SPIKINESS_HOME", str(tmp_path))
     cases = [case(), case(chapter.MANY, torch.cat([X, -X]))]
     few, many = chapter.train(cases, 6, 20, 10, 0.01, 0.5)
-    assert few.network.record["images_seen"] == 20 * time_models.BATCH
+    assert few.network.record["images_seen"] == 20 * chapter.BATCH
     assert few.network.record["lam"] == 0.04
-    assert many.network.record["images_seen"] == 10 * time_models.BATCH
+    assert many.network.record["images_seen"] == 10 * chapter.BATCH
     assert many.network.record["lam"] == 2.0
     again = chapter.train(cases, 6, 20, 10, 0.01, 0.5)[0].network
     assert torch.equal(again.w, few.network.w)
@@ -130,7 +129,9 @@ def test_all_samples_go_every_way_and_become_fractions_with_intervals():
 
 def test_over_seeds_is_the_mean_and_the_hull():
     table = pd.DataFrame({"fraction": [0.2, 0.6], "low": [0.1, 0.5], "high": [0.3, 0.7], "n": [50, 50]})
-    assert chapter.over_seeds(table) == (pytest.approx(0.4), (0.1, 0.7), 100)
+    mean, spread, n = chapter.over_seeds(table)
+    assert (mean, spread, n) == (pytest.approx(0.4), (0.1, 0.7), 100)
+    assert spread.level is None
 
 
 def test_evenness_counts_images_by_the_entropy_of_their_shares():
@@ -215,7 +216,7 @@ def test_newness_is_relative_to_unseen_images():
 def test_quality_has_training_images_near_zero_and_far_samples_far():
     draws = torch.randn(4, 30, 4, generator=torch.Generator().manual_seed(0))
     far = OneColumn(4, 2)
-    c = chapter.Case(chapter.MANY, 10, draws[0], draws[1], torch.full((4,), 5.0), far)
+    c = chapter.SubsetNetwork(chapter.MANY, 10, draws[0], draws[1], torch.full((4,), 5.0), far)
     table = chapter.quality(c, (draws[2] + 5).reshape(30, 1, 2, 2), lambda x: x.flatten(1), 40, (1, 2, 2))
     assert table.source.iloc[2] == "network, lengths restored"
     assert table.source.iloc[4] == "training images"
@@ -226,7 +227,7 @@ def test_quality_has_training_images_near_zero_and_far_samples_far():
 
 
 def test_pictures_have_the_mean_added():
-    c = chapter.Case(chapter.MANY, 10, X, X, torch.full((4,), 5.0), OneColumn(4, 2))
+    c = chapter.SubsetNetwork(chapter.MANY, 10, X, X, torch.full((4,), 5.0), OneColumn(4, 2))
     rows, frame = chapter.pictures(c, 2, (2, 2))
     assert {name: x.shape for name, x in rows.items()} == dict.fromkeys(rows, (2, 2, 2))
     assert len(frame) == 6

@@ -28,7 +28,8 @@ def network(w):
 
 
 def case(clusters, w, widths=WIDTHS):
-    return experiment.Case("mixture", clusters, widths, SIGMA, LAM, seed=0, cosine=-0.5, network=network(w.double()))
+    made = network(w.double())
+    return experiment.ClusterProblem(clusters, 0, SIGMA, LAM, 0, "mixture", blocks=widths, cosine=-0.5, network=made)
 
 
 @pytest.mark.parametrize("cosine", [-0.5, -0.2, 0.0, 0.7])
@@ -123,10 +124,10 @@ def test_wrong_gains_along_the_right_directions_are_gain_errors():
 def test_a_unit_beside_the_axes_of_its_mode_is_outside():
     x = torch.tensor([[3.0, 0.0, 0.0], [2.9, 0.1, 0.0]])
     w = torch.tensor([[1.0, 0.0], [0.0, 0.0], [0.0, 0.5]])
-    mode = theory.Mode(1.0, torch.ones(1), torch.eye(3)[:, :1], torch.tensor([0.8]))
-    assert experiment._outside(w, [x], [mode]) == [0]  # the second unit is silent at the mean
+    mode = theory.Mode(1.0, torch.ones(1).double(), torch.eye(3).double()[:, :1], torch.tensor([0.8]).double())
+    assert experiment._outside(*theory.linear_maps(w, w, [x]), mode) == 0  # the second unit is silent at the mean
     w[0, 1] = 0.1
-    assert experiment._outside(w, [x], [mode]) == pytest.approx([0.25 / 0.8])
+    assert experiment._outside(*theory.linear_maps(w, w, [x]), mode) == pytest.approx(0.25 / 0.8)
 
 
 def test_shared_energy_by_hand():
@@ -159,9 +160,10 @@ def test_rank_correlation_of_a_falling_relation():
     table = pd.DataFrame({"cosine": [0.0] * 4 + [0.5] * 4, "seed": [0, 0, 1, 1] * 2})
     table["margin"] = [1.0, 2, 3, 4, 5, 6, 7, 8]
     table["residual"] = np.exp(-table.margin)
-    value, (low, high) = experiment.rank_correlation(table, "margin", "residual")
+    value, interval = experiment.rank_correlation(table, "margin", "residual")
     assert value == pytest.approx(-1)
-    assert (low, high) == pytest.approx((-1, -1))
+    assert interval == pytest.approx((-1, -1))
+    assert (interval.level, interval.over) == (0.95, "mixtures")
     table.loc[7, "residual"] = 9.0  # the last becomes the largest: 1 - 6 sum d^2 / (n (n^2 - 1))
     expected = 1 - 6 * sum((a - b) ** 2 for a, b in zip(range(1, 9), [7, 6, 5, 4, 3, 2, 1, 8], strict=True)) / (8 * 63)
     assert experiment.rank_correlation(table, "margin", "residual")[0] == pytest.approx(expected)
@@ -169,10 +171,10 @@ def test_rank_correlation_of_a_falling_relation():
 
 def test_plans_keep_the_data_over_noise_levels_and_training_keeps_the_order(monkeypatch, tmp_path):
     monkeypatch.setenv("SPIKINESS_HOME", str(tmp_path))
-    cases = experiment.plan_mixtures([-0.5, 0.0], 0.3, [SIGMA, 1.0], [0, 1], LAM, 60, 12)
+    cases = experiment.plan_mixtures([-0.5, 0.0], 0.3, [SIGMA, 1.0], [0, 1], 18, LAM, 60, 12)
     assert [(c.cosine, c.seed, c.sigma) for c in cases][:3] == [(-0.5, 0, SIGMA), (-0.5, 0, 1.0), (-0.5, 1, SIGMA)]
     assert cases[0].clusters is cases[1].clusters
-    trained = experiment.train(cases, 18, 10)
+    trained = experiment.train(cases, 10)
     assert [(c.network.record["sigma"], c.network.record["seed"]) for c in trained] == [
         (c.sigma, c.seed) for c in cases
     ]
@@ -184,7 +186,7 @@ def test_image_plans_center_by_all_images_and_spend_the_width():
     y = torch.arange(3).repeat(20)
     x = 2 * torch.eye(3, 8)[y] + 0.3 * torch.randn(60, 8, generator=generator) + 5
     raw, centered = experiment.plan_images(x, y, 60, 12, SIGMA, [4], LAM)
-    assert (raw.data, centered.data) == ("classes", "classes, centered")
+    assert (raw.group, centered.group) == ("classes", "classes, centered")
     for a, b in zip(raw.clusters, centered.clusters, strict=True):
         torch.testing.assert_close(a - x.mean(0), b)
     assert sum(raw.widths) == sum(centered.widths) == 12

@@ -16,10 +16,10 @@ from spikiness import images, measures
 from spikiness.denoisers import Empirical
 from spikiness.errors import SpikinessError
 from spikiness_book import plots as figures
+from spikiness_book import zoo
 from spikiness_book.chapters.transition import measure as experiment
 from spikiness_book.chapters.transition import quality as transition_quality
-from spikiness_book.chapters.transition.measure import Network, Study
-from spikiness_book.zoo import copying, models
+from spikiness_book.chapters.transition.measure import SampledDenoiser, Study
 
 
 def pool(n=12, size=4, seed=0):
@@ -29,7 +29,7 @@ def pool(n=12, size=4, seed=0):
 
 def network(chosen, samples, width=8, index=0, denoiser=None, x=None):
     chosen = torch.as_tensor(chosen)
-    return Network(len(chosen), width, index, 10 + index, chosen, denoiser or Empirical(x[chosen]), samples)
+    return SampledDenoiser(len(chosen), width, index, 10 + index, chosen, denoiser or Empirical(x[chosen]), samples)
 
 
 def study(networks, data=None, perfect=()):
@@ -37,26 +37,21 @@ def study(networks, data=None, perfect=()):
     return Study("noise", data, pool(8, seed=1), 1000, tuple(networks), tuple(perfect))
 
 
-def test_plan_has_one_network_per_seed_and_a_partner_where_there_is_one_seed():
-    assert experiment.plan([20, 7], [16], [10], [7]) == [(7, 16, 0, 10), (7, 16, 1, 11), (20, 16, 0, 10)]
-    assert experiment.plan([7], [8, 16], [10, 11], [7]) == [(7, w, i, 10 + i) for w in (8, 16) for i in (0, 1)]
-
-
 def test_study_asks_for_the_models_that_the_whole_book_shares(monkeypatch):
     asked = []
 
-    def model(x, *args, **options):
-        asked.append((x, args, options))
+    def trained(fit, x, network, seed, labels, images_seen, **options):
+        asked.append((x, (network.keywords["width"], seed, images_seen), options["sigma_data"]))
         return [None, Empirical(x)]
 
-    monkeypatch.setattr(models, "model", model)
-    made = experiment.study("digits", experiment.plan([5, 9], [16], [10], [5]), 320_000, samples=6)
+    monkeypatch.setattr(zoo, "cached", trained)
+    made = experiment.study("digits", zoo.plan_each_once([5, 9], [16], [10], [5]), 320_000, samples=6)
     x, scale = made.pool.x, float(made.pool.x.std())
     expected = [(5, 0, 10), (5, 1, 11), (9, 0, 10)]
     assert [args for _, args, _ in asked] == [(16, seed, 320_000) for *_, seed in expected]
-    assert all(options == {"sigma_data": scale} for *_, options in asked)
+    assert all(given == scale for *_, given in asked)
     for (given, *_), (n, index, _) in zip(asked, expected, strict=True):
-        assert torch.equal(given, x[models.chunk(x, n, index)])
+        assert torch.equal(given, x[zoo.chunk(x, n, index)])
     assert [(net.n, net.width, net.index) for net in made.perfect] == [(5, 0, 0), (5, 0, 1), (9, 0, 0), (9, 0, 1)]
     assert torch.equal(made.networks[0].samples, made.perfect[0].samples)  # the same denoiser, the same noise
     rows = experiment.copied(made)
@@ -69,7 +64,7 @@ def test_study_asks_for_the_models_that_the_whole_book_shares(monkeypatch):
     ("networks", "words"), [([(1401, 8, 1, 10)], "1401"), ([(20, 8, 0, 10)], "700"), ([(701, 8, 1, 10)], "700")]
 )
 def test_study_refuses_sizes_that_are_not_there_before_it_trains(networks, words, monkeypatch):
-    monkeypatch.setattr(models, "model", lambda *_, **__: pytest.fail("trained"))
+    monkeypatch.setattr(zoo, "cached", lambda *_, **__: pytest.fail("trained"))
     with pytest.raises(SpikinessError, match=words):
         experiment.study("digits", networks, 1000, 4)
 
@@ -84,37 +79,9 @@ def test_copied_counts_planted_copies():
     assert experiment.copied(other).value.item() == 0
 
 
-def fractions(table, width=16):
-    rows = [(n, width, index, value) for index, line in enumerate(table) for n, value in line.items()]
-    return pd.DataFrame(rows, columns=["n", "width", "index", "value"])
-
-
-def test_turning_is_interpolated_in_the_logarithm_where_the_fraction_falls_for_good():
-    rows = fractions([{10: 1.0, 1000: 0.0}, {10: 0.75, 1000: 0.25}]).sample(frac=1, random_state=1)
-    turns = experiment.turning(rows)
-    assert turns.turning.tolist() == pytest.approx([100, 100])
-    assert experiment.turning_point(turns) == (pytest.approx(100), (10, 1000))
-    late = experiment.turning(fractions([{10: 1.0, 20: 0.2, 40: 0.9, 80: 0.1}]))  # not the first crossing
-    assert late.turning.item() == pytest.approx(40 * 2**0.5)
-    assert (late.low.item(), late.high.item()) == (40, 80)
-
-
-@pytest.mark.parametrize("line", [{10: 0.4, 20: 0.1}, {10: 1.0, 20: 0.6}])
-def test_a_turn_that_is_not_reached_is_none(line):
-    turns = experiment.turning(fractions([{10: 1.0, 20: 0.0}, line]))
-    assert turns.turning.notna().tolist() == [True, False]
-    assert experiment.turning_point(turns) is None
-
-
-def test_turning_leaves_out_partners_that_have_one_size_and_f_emp():
-    rows = pd.concat([fractions([{10: 1.0, 20: 0.0}, {20: 0.0}]), fractions([{10: 1.0, 20: 1.0}], width=0)])
-    assert experiment.turning(rows)[["width", "index"]].to_numpy().tolist() == [[16, 0]]
-    assert experiment.turning_point(experiment.turning(rows)[:0]) is None
-
-
 def test_pairs_count_as_disjoint_by_their_images_not_their_index():
     x = pool().x
-    nets = [network(models.chunk(x, n, i), x[:2], index=i, x=x) for n in (6, 12) for i in (0, 1, 2)]
+    nets = [network(zoo.chunk(x, n, i), x[:2], index=i, x=x) for n in (6, 12) for i in (0, 1, 2)]
     found = [(a.n, a.index, b.index) for a, b in experiment.disjoint(nets)]
     assert found == [(6, 0, 1), (6, 1, 2)]  # chunks 0 and 2 of 6 are the same, and so are all of 12
     wide = [network([0, 1], x[:2], width=4, x=x), network([2, 3], x[:2], width=8, x=x)]
@@ -188,7 +155,7 @@ def test_losses_of_f_emp_are_its_own_and_ratios_follow_by_hand():
     names = [transition_quality.TRAIN, transition_quality.TEST]
     kinds = [*names, *(f"{experiment.PERFECT}, {name}" for name in names)]
     table = pd.DataFrame({"n": 5, "kind": kinds, "value": [2.0, 8.0, 0.5, 16.0], "low": 1.0, "high": [4, 10, 1, 20]})
-    assert transition_quality.loss_ratio(made, table, 5) == (4, (0.25, 10))
+    assert transition_quality.loss_ratio(table, 5) == (4, (0.25, 10))
     assert transition_quality.excess(table, 5) == (4, 0.5)
 
 
@@ -254,13 +221,6 @@ def test_grids_show_samples_over_their_nearest_training_images():
     np.testing.assert_array_equal(rows["noise, nearest of B's"], data.x[[3, 4], 0])
     each = experiment.agreement(nets[0].samples, nets[1].samples)
     assert captions["noise, network B"] == [f"{v:.2f}" for v in each[:, 0] / each[:, 1].mean()]
-
-
-def test_pictures_are_gray_as_they_are_and_colored_from_0_to_1():
-    x = torch.linspace(-1, 1, 24).reshape(2, 3, 2, 2)
-    assert copying.pictures(x).shape == (2, 2, 2, 3)
-    assert copying.pictures(x).min() == 0
-    np.testing.assert_array_equal(copying.pictures(x[:, :1]), x[:, 0])
 
 
 def test_prefix_makes_names_of_metrics():

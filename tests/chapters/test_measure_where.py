@@ -1,6 +1,7 @@
 """The chapter on where spikiness separates: planted representations whose parts and sides are known."""
 
 import itertools
+from dataclasses import replace
 
 import matplotlib
 
@@ -21,9 +22,9 @@ from spikiness.errors import SpikinessError
 from spikiness.networks.dit import DiT
 from spikiness.networks.unet import UNet
 from spikiness_book import plots as figures
+from spikiness_book import zoo
 from spikiness_book.chapters.where import carries as carry
 from spikiness_book.chapters.where import measure as where
-from spikiness_book.zoo import audited
 
 
 def numbers(*shape, seed=0):
@@ -48,7 +49,7 @@ def planted(n=30, seed=10, width=8, kind="tiny-unet:digits"):
     images[:n, :, 1, 2] = spread[:n, :, 0, 0]
     images[:, :, 0, 0] = -0.05
     near = np.arange(n) % 5, np.arange(n) % 7
-    return where.Network(kind, seed, width, Places(), images[:n], images[n:], near, False)
+    return where.ProbedNetwork(kind, seed, width, Places(), images[:n], images[n:], near, False)
 
 
 def row(seed, measure, auroc, layer="a", pool="all", cost=0.5, kind="tiny-unet:digits", width=8):
@@ -142,7 +143,7 @@ def test_normed_features_trade_one_part_for_the_other():
             return self.norm(torch.cat([y, torch.zeros_like(y)], dim=1))
 
     a, b = numbers(30, 1, 4, 4), numbers(30, 1, 4, 4, seed=1)
-    network = where.replace(planted(), denoiser=Normed(), memorized=a, generalized=b)
+    network = replace(planted(), denoiser=Normed(), memorized=a, generalized=b)
     found = where.wide(where.what_moves([network], 0.1))
     assert found.coupling.tolist() == pytest.approx([-1], abs=0.02)
 
@@ -185,7 +186,7 @@ def test_survey_agrees_with_the_parts():
 
 def test_pairs_go_from_calibration_to_others():
     kinds = "tiny-unet:digits", "unet:digits", "tiny-dit:digits"
-    made = {kind: where.audited.recipe(kind)[2].width for kind in kinds}
+    made = {kind: zoo.recipe(kind)[0].width for kind in kinds}
     found = [planted(4, seed, made[kind], kind) for kind in kinds for seed in (0, 10)]
     found.append(planted(4, 10, 99, kinds[0]))
     chosen = carry.pairs(found, [0])
@@ -269,17 +270,6 @@ def test_better_than_std_needs_all_three():
         {**base, "alone": "kurtosis", "fpr": 0.01},
     ]
     assert carry.better_than(pd.DataFrame(rows)) == ["gini"]
-
-
-def test_other_widths_are_of_networks_without_classes():
-    with pytest.raises(SpikinessError, match="take a unet"):
-        where.of_widths("tiny-dit:digits", [10], [8], 20, 10)
-
-
-def test_labels_drop_folder_and_ending():
-    assert audited.label("unet:folder:some/cifar10-jpeg.zip") == "U-Net, CIFAR-10 (JPEG)"
-    assert audited.slug("unet:folder:some/cifar10-jpeg.zip") == "unet_cifar10"
-    assert audited.label("dit:digits") == "DiT, digits"
 
 
 # ---- figures

@@ -1,5 +1,6 @@
 """Trained networks kept by what made them, and never trusted without their checksum."""
 
+import functools
 import os
 import pickle
 import random
@@ -16,6 +17,7 @@ from spikiness.denoisers import EDM
 from spikiness.errors import SpikinessError
 from spikiness.networks.relu_dae import ReLUDAE
 from spikiness.networks.unet import UNet
+from spikiness.training import checkpoints
 from spikiness_book.engine import cache
 from spikiness_book.engine.cache import cached, key
 from spikiness_book.engine.runs import store
@@ -271,13 +273,50 @@ def test_weights_are_plain_safetensors(folder):
     assert set(load_file(folder / "weights.safetensors")) == {"0.w1", "0._w2"}
 
 
-def test_seconds_of_training_are_kept_with_the_networks_and_counted_by_each_run(home, monkeypatch):
-    monkeypatch.setattr(cache.chapter, "_training_seconds", [])
-    folder = home / "networks" / "x"
-    cache._save(folder, ReLUDAE(3, 2), 12.5)
-    for _ in range(2):
-        cache._load(folder)
-    assert cache.chapter.environment(1.0)["training_seconds"] == 25.0
+def test_seconds_of_training_are_kept_with_the_networks_and_counted_once_by_each_run(home, monkeypatch):
+    monkeypatch.setattr(cache.chapter, "_training_seconds", {})
+    for name, seconds in (("x", 12.5), ("y", 2.25)):
+        cache._save(home / "networks" / name, ReLUDAE(3, 2), seconds)
+    for name in ("x", "y", "x", "x"):
+        cache._load(home / "networks" / name)
+    assert cache.chapter.environment(1.0)["training_seconds"] == 14.75
+
+
+def test_a_training_that_goes_on_counts_the_parts_before_it(home, monkeypatch):
+    """The first part takes 7 seconds up to its last checkpoint, the second 3, by a clock that the test moves."""
+    now = [100.0]
+    monkeypatch.setattr(cache.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(cache.chapter, "_training_seconds", {})
+
+    def part(x, checkpoint=None):
+        if not checkpoints.versions(checkpoint):
+            checkpoints.save(checkpoint, 1, {"w": x}, {"settings": {}, "seconds": 7.0})
+            now[0] += 9.0  # two more that were lost
+            raise KeyboardInterrupt
+        now[0] += 3.0
+        return fit(x)
+
+    part.__qualname__, part.__module__ = "fit_with_checkpoint", __name__
+    with pytest.raises(KeyboardInterrupt):
+        cached(part, X)
+    cached(part, X)
+    assert cache.chapter.environment(1.0)["training_seconds"] == 10.0
+
+
+def test_a_class_of_network_counts_by_its_code_and_a_factory_by_its_arguments_too():
+    made = [
+        UNet,
+        ReLUDAE,
+        functools.partial(UNet, 1, 8),
+        functools.partial(UNet, 1, 8, width=8),
+        functools.partial(UNet, 1, 4),
+        functools.partial(ReLUDAE, 1, 8),
+    ]
+    keys = [key(fit, (X,), {"width": network}) for network in made]
+    assert len(set(keys)) == len(keys)
+    assert key(fit, (X,), {"width": functools.partial(UNet, 1, 8, width=8)}) == keys[3]
+    with pytest.raises(SpikinessError, match="argument 'width'"):
+        key(fit, (X,), {"width": functools.partial(fit, X)})
 
 
 def test_a_checkpoint_folder_that_the_caller_named_is_left_alone(home, tmp_path):

@@ -9,7 +9,6 @@ from spikiness.errors import SpikinessError
 from spikiness_book.engine import runs
 from spikiness_book.engine.runs import parameters
 from spikiness_book.engine.runs.parameters import (
-    VOCABULARY,
     Parameter,
     demo_is_published,
     parse,
@@ -17,6 +16,7 @@ from spikiness_book.engine.runs.parameters import (
     read,
     read_yaml,
     validate,
+    vocabulary,
 )
 
 DECLARED = [
@@ -139,20 +139,68 @@ def test_every_wrong_field_is_named_at_once():
         validate(DECLARED, {"n": 0, "lr": -1.0}, "x")
 
 
-@pytest.mark.parametrize("name", sorted(VOCABULARY))
+@pytest.mark.parametrize("name", sorted(vocabulary()))
 def test_the_vocabulary_refuses_one_step_outside_its_limits(name):
-    meaning = VOCABULARY[name]
-    one = {"int": 0, "float": 0.0}.get(meaning.types[0].removeprefix("list[").rstrip("]"))
+    meaning = vocabulary()[name]
+    one = {"int": 0, "float": 0.0}.get(meaning.type.removeprefix("list[").rstrip("]"))
     if one is None:
         return  # tied and data have a type only
     edge = meaning.limits.get("ge", meaning.limits.get("gt"))
     outside = type(one)(edge) - (1 if "ge" in meaning.limits else 0)
     inside = type(one)(edge) + (1 if "gt" in meaning.limits else 0)
-    wrap = (lambda x: [x]) if meaning.types[0].startswith("list") else (lambda x: x)
-    declared = [Parameter(name, meaning.types[0], wrap(inside), "")]
+    wrap = (lambda x: [x]) if meaning.type.startswith("list") else (lambda x: x)
+    declared = [Parameter(name, meaning.type, wrap(inside), "")]
     assert validate(declared, {}, "x") == {name: wrap(inside)}
     with pytest.raises(SpikinessError, match=f"x: {name} must be"):
         validate(declared, {name: wrap(outside)}, "x")
+
+
+def test_the_vocabulary_says_its_limits_in_words():
+    words = {
+        "n": "a whole number of at least 1",
+        "sigmas": "a list, not empty, of finite numbers above 0",
+        "cosines": "a list, not empty, of finite numbers from -1 to below 1, none twice",
+        "calibration_seeds": "a list, not empty, of whole numbers from 0 to 9, none twice",
+        "seeds": "a list, not empty, of whole numbers of at least 0, none twice",
+        "kinds": "a list, not empty, of texts network:data, none twice",
+        "data": "text",
+        "tied": "true or false",
+    }
+    for name, expected in words.items():
+        assert parameters.wanted(Parameter(name, vocabulary()[name].type, None, "")) == expected
+
+
+@pytest.mark.parametrize(
+    ("entry", "says"),
+    [
+        ("{type: int, atleast: 1, meaning: x}", "'atleast'; did you mean 'at_least'?"),
+        ("{type: number, meaning: x}", "x needs a type (one of int, float"),
+        ("{type: int, at_least: 1}", "and a meaning"),
+        ("5", "needs a type"),
+        ("{type: str, above: 0, meaning: x}", "only numbers have limits"),
+        ("{type: int, above: many, meaning: x}", "limits are numbers"),
+    ],
+)
+def test_an_entry_that_is_no_meaning_is_refused(tmp_path, monkeypatch, entry, says):
+    monkeypatch.chdir(checkout_with(tmp_path, f"x: {entry}\n"))
+    with pytest.raises(SpikinessError) as error:
+        vocabulary()
+    assert says in str(error.value)
+    assert "parameters.yaml: x" in str(error.value)
+
+
+def test_a_new_name_is_a_line_in_a_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(checkout_with(tmp_path, "tempo: {type: float, above: 1, below: 2, meaning: x}\n"))
+    assert "n" not in vocabulary()
+    with pytest.raises(SpikinessError, match=r"tempo must be a finite number from 1 to below 2, got 2.0"):
+        validate([Parameter("tempo", "float", 1.5, "")], {"tempo": 2.0}, "x")
+
+
+def checkout_with(folder, text):
+    (folder / "notebooks").mkdir()
+    (folder / "notebooks" / "parameters.yaml").write_text(text)
+    (folder / "pyproject.toml").write_text('[project]\nname = "spikiness"\n')
+    return folder
 
 
 @pytest.mark.parametrize(

@@ -164,9 +164,9 @@ def test_a_name_is_followed_to_where_it_is_defined(package):
 
 def test_neither_the_runner_nor_the_cache_count():
     reached = sources.modules(
-        [("spikiness_book.zoo.models", "model"), ("spikiness_book.engine.runs", "*"), ("spikiness", "*")]
+        [("spikiness_book.zoo", "train"), ("spikiness_book.engine.runs", "*"), ("spikiness", "*")]
     )
-    assert "spikiness_book.zoo.recipes" in reached
+    assert "spikiness.training.diffusion" in reached
     assert not [name for name in reached if ".runs" in name or ".cache" in name]
 
 
@@ -314,17 +314,18 @@ def test_ipython_commands_are_left_out_and_other_languages_count_whole():
 
 
 def test_names_that_a_chapter_imports():
-    book = chapter("import numpy as np, os.path\nfrom spikiness import runs as r", "%%bash\nimport x -y")
+    book = chapter("import numpy as np, os.path\nfrom spikiness_book.engine import runs as r", "%%bash\nimport x -y")
     assert sources.imported_names(book) == {"np", "os", "r"}
 
 
 def test_kept_diffusion_models_depend_on_what_trains_them_and_nothing_else():
-    """A new measure or chapter must not retrain them: each takes minutes to hours."""
-    modules = {name.removeprefix("spikiness.") for name in sources.modules([("spikiness_book.zoo.recipes", "fit")])}
+    """A new measure, chapter or network must not retrain them: each takes minutes to hours."""
+    trained = [("spikiness.training.diffusion", "fit_diffusion"), ("spikiness.networks.unet", "UNet")]
+    modules = {name.removeprefix("spikiness.") for name in sources.modules(trained)}
     assert modules == {
-        "denoisers", "errors", "files", "networks.dit", "networks.unet", "spikiness_book.zoo.recipes",
-        "training.checkpoints", "training.dae", "training.diffusion", "training.loop",
+        "denoisers", "errors", "files", "networks.unet", "training.checkpoints", "training.dae", "training.diffusion",
+        "training.loop",
     }  # fmt: skip
-    names = {name for module, name in sources.reach([("spikiness_book.zoo.recipes", "fit")]) if "dae" in module}
+    names = {name for module, name in sources.reach(trained) if "dae" in module}
     assert "schedule" in names
     assert "fit_ensemble" not in names

@@ -1,5 +1,7 @@
 """Training of diffusion models: the loss by hand, resumption to the bit, memorization in short runs, what may fail."""
 
+import functools
+import itertools
 import json
 import math
 import os
@@ -474,3 +476,46 @@ def test_bad_data():
         fit_diffusion(x[:0], unet(), sigma_data=0.5)
     with pytest.raises(SpikinessError, match="made for"):
         fit_diffusion(torch.zeros(3, 1, 12, 12), unet(), images_seen=32, sigma_data=0.5)
+
+
+# --- a network built under the seed ---
+
+
+def test_a_factory_is_built_under_the_seed_so_that_one_number_fixes_everything():
+    """Three calls, whatever torch's global generator was; and the same as a network built by hand with this seed."""
+    x, factory = digits(), functools.partial(UNet, 1, 8, width=8)
+    made = []
+    for global_seed in (0, 1, 2):
+        torch.manual_seed(global_seed)
+        made.append(fit_diffusion(x, factory, 5, images_seen=320, batch=32))
+    assert same(made[0], made[1])
+    assert same(made[1], made[2])
+    assert same(made[0], fit_diffusion(x, unet(seed=5), 5, images_seen=320, batch=32))
+    assert not same(made[0], fit_diffusion(x, factory, 6, images_seen=320, batch=32))
+
+
+def test_a_factory_of_a_denoiser_is_not_wrapped_again():
+    x = digits().flatten(1)
+    trained = fit_diffusion(x, functools.partial(TimeDAE, 64, 4), 5, images_seen=320, batch=32, noise=LOG_UNIFORM)
+    ready = TimeDAE(64, 4, generator=torch.Generator().manual_seed(5))
+    assert isinstance(trained, TimeDAE)
+    assert same(trained, fit_diffusion(x, ready, 5, images_seen=320, batch=32, noise=LOG_UNIFORM))
+
+
+@pytest.mark.parametrize("network", ["unet", lambda generator: "unet"])
+def test_what_builds_no_network_is_refused(network):
+    with pytest.raises(SpikinessError, match="must be a torch module, or a callable that takes generator="):
+        fit_diffusion(digits(), network, images_seen=64)
+
+
+def test_seconds_of_all_parts_are_kept_with_the_checkpoint(tmp_path, monkeypatch):
+    """By a clock that moves one second whenever it is read: twice cut short, the second part counts from the first."""
+    ticks = itertools.count()
+    monkeypatch.setattr(diffusion.time, "monotonic", lambda: float(next(ticks)))
+    assert checkpoints.seconds(tmp_path) == 0
+    cut(tmp_path, 5, monkeypatch)
+    first, start = checkpoints.seconds(tmp_path), next(ticks)
+    cut(tmp_path, 9, monkeypatch)
+    both = checkpoints.seconds(tmp_path)
+    assert 0 < first < start
+    assert first < both <= first + next(ticks) - start

@@ -497,6 +497,14 @@ def test_operator_error_needs_no_order_of_units():
     assert theory.operator_error(w, w2, clusters, widths, 0.2, 1e-3) == pytest.approx([0, 0.1, 0], abs=1e-9)
 
 
+def test_linear_maps_are_those_of_the_network_at_the_means():
+    w1, w2 = draw(2, 5, seed=1), draw(2, 5, seed=2)
+    for x, linear in zip(HAND, theory.linear_maps(w1, w2, HAND), strict=True):
+        mean = x.mean(dim=0)
+        jacobian = torch.autograd.functional.jacobian(lambda y: torch.relu(y @ w1) @ w2.T, mean)
+        torch.testing.assert_close(linear, jacobian)
+
+
 def test_operator_error_by_hand():
     # cluster 1 predicts diag(30.5/34, 1/8); a network whose active unit at (4, 0) is (1, 0) is off by (3.5/34, -1/8)
     w = torch.tensor([[1.0, -1.0], [0.0, 0.0]], dtype=torch.float64)

@@ -31,7 +31,7 @@ from spikiness.theory.minimizer import (
     stored_gains,
 )
 from spikiness.theory.separation import margin, separability, separable_subset
-from spikiness.theory.trained import Estimate, active_units, objective, operator_error, true_loss
+from spikiness.theory.trained import Estimate, active_units, linear_maps, objective, operator_error, true_loss
 
 __all__ = [
     "Estimate",
@@ -41,6 +41,7 @@ __all__ = [
     "copies_to_store",
     "fit",
     "gains",
+    "linear_maps",
     "margin",
     "memorization_loss",
     "objective",

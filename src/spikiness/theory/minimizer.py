@@ -21,6 +21,11 @@ class Mode(NamedTuple):
     axes: Tensor  # [d, p_k], its leading eigenvectors; zero columns beyond the rank of the data
     gain: Tensor  # w^2 [p_k]
 
+    @property
+    def operator(self) -> Tensor:
+        """The predicted linear map at the mode, the gain matrix `sum u w^2 u^T` [d, d]."""
+        return self.axes * self.gain @ self.axes.T
+
 
 def fit(clusters: Sequence[Tensor], widths: Sequence[int], sigma: float, lam: float) -> Iterator[Mode]:
     """Share, spectrum, axes and gains of each mode, from the Gram matrix of its samples (Theorem 3.1), in float64."""

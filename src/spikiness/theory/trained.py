@@ -53,19 +53,23 @@ def active_units(w1: Tensor, clusters: Sequence[Tensor]) -> Tensor:
     return torch.stack([x.mean(0) for x in clusters]) @ checks.weights(w1, clusters[0].shape[1]) > 0
 
 
+def linear_maps(w1: Tensor, w2: Tensor, clusters: Sequence[Tensor]) -> list[Tensor]:
+    """A network's linear map at each mode, `W2 D W1^T` [d, d] in float64, D the units active at the cluster's mean."""
+    active = active_units(w1, clusters)
+    w1, w2 = w1.detach().double(), w2.detach().double()
+    return [w2[:, on] @ w1[:, on].T for on in active]
+
+
 def operator_error(
     w1: Tensor, w2: Tensor, clusters: Sequence[Tensor], widths: Sequence[int], sigma: float, lam: float
 ) -> list[float]:
     """Per mode, how far the network's linear map is from the predicted gain matrix, in relative Frobenius norm.
 
-    The map at mode k is `W2 D W1^T`, D the units active at the mean of cluster k; the prediction `sum u w^2 u^T` is
-    that of the empirical Gram. Units need no order. Against a prediction of zero the error is 0 or infinite.
+    The map is that of `linear_maps`; the prediction `sum u w^2 u^T` is that of the empirical Gram. Units need no
+    order. Against a prediction of zero the error is 0 or infinite.
     """
-    active = active_units(w1, clusters)
-    w1, w2 = w1.detach().double(), w2.detach().double()
     errors = []
-    for on, mode in zip(active, fit(clusters, widths, sigma, lam), strict=True):
-        predicted = mode.axes * mode.gain @ mode.axes.T  # [d, d]
-        difference, size = float((w2[:, on] @ w1[:, on].T - predicted).norm()), float(predicted.norm())
+    for learned, mode in zip(linear_maps(w1, w2, clusters), fit(clusters, widths, sigma, lam), strict=True):
+        difference, size = float((learned - mode.operator).norm()), float(mode.operator.norm())
         errors.append(difference / size if size else math.inf if difference else 0.0)
     return errors

@@ -4,6 +4,7 @@ A version is `<number>.safetensors`, written first, and `<number>.json`, which n
 JSON is not there. The one before the newest is kept, for the day the newest is damaged.
 """
 
+import contextlib
 import sys
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,17 @@ def load(folder: Path, settings: dict[str, Any]) -> tuple[dict[str, Tensor], dic
     if paths:
         _say(f"no whole checkpoint in {folder}: training starts anew")
     return None
+
+
+def seconds(folder: Path) -> float:
+    """Seconds of training behind the newest version in `folder` that is whole; 0 where there is none, or it is silent.
+
+    A training that goes on from there has taken these seconds already.
+    """
+    for path in versions(folder):
+        with contextlib.suppress(CorruptArtifact):
+            return float(_read(path)[1].get("seconds", 0.0))
+    return 0.0
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

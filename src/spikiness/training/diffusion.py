@@ -11,7 +11,7 @@ import re
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -30,7 +30,7 @@ SAVE_SECONDS = 20.0  # between checkpoints
 
 def fit_diffusion(
     x: Tensor,
-    network: nn.Module,
+    network: nn.Module | Callable[..., nn.Module],
     seed: int = 0,
     labels: Tensor | None = None,
     images_seen: int = 256_000,
@@ -50,20 +50,24 @@ def fit_diffusion(
     """A denoiser `D(y, sigma)` trained on x [n, C, H, W] (or [n, d] for a `TimeDAE`), with averaged (EMA) weights.
 
     `network` is a raw network (`UNet`, `DiT`), which `EDM` preconditions for data of standard deviation `sigma_data`
-    (default: that of x), or a denoiser itself. The loss is EDM's, weight * |D(x + sigma eps) - x|^2 / d, with `noise`
-    the distribution of sigma, plus lam / d * penalty() where the network has one (`TimeDAE`: objective (6) over d).
-    With `labels` [n] of a network with classes, a share `label_dropout` of them is null. Adam; the learning rate warms
-    up, stays, and falls to zero from half-way on; gradients are clipped to norm `clip`.
+    (default: that of x), or a denoiser itself. It may also be a factory of one: a callable that takes `generator=`,
+    such as `functools.partial(UNet, 1, 8, width=16)`, and is built with a generator of this `seed`. Then the seed fixes
+    all that a call does, while a network given ready-made starts from the weights that it has.
+    The loss is EDM's, weight * |D(x + sigma eps) - x|^2 / d, with `noise` the distribution of sigma, plus
+    lam / d * penalty() where the network has one (`TimeDAE`: objective (6) over d). With `labels` [n] of a network with
+    classes, a share `label_dropout` of them is null. Adam; the learning rate warms up, stays, and falls to zero from
+    half-way on; gradients are clipped to norm `clip`.
     `images_seen` counts images drawn, with replacement. With `stages`, numbers of images seen, the result is a list of
     denoisers, one as it was at each stage and the last at the end. `device` is auto, cpu, cuda or mps.
     With `checkpoint`, a folder, everything is saved there every 20 seconds and on Ctrl-C or SIGTERM; called again, it
     goes on from there, on a CPU with as many threads to the bit. `network` itself is left as it is, and results are on
     the CPU, whatever trained them. `.record` of each result: settings, images seen, losses along the way.
-    Raises `SpikinessError` on impossible values, a device that is not there, too little memory, and a checkpoint of
-    other settings; `Diverged` at the first loss that is not finite, with the last good checkpoint named.
+    Raises `SpikinessError` on impossible values, a factory that builds no network, a device that is not there, too
+    little memory, and a checkpoint of other settings; `Diverged` at the first loss that is not finite, with the last
+    good checkpoint named.
     """
     place, seed = find_device(device), operator.index(seed)
-    denoiser = _denoiser(network, x, sigma_data)
+    denoiser = _denoiser(_built(network, seed), x, sigma_data)
     with _enough_memory(batch):
         x = x.to(place, next(denoiser.parameters()).dtype)
         labels = None if labels is None else torch.as_tensor(labels).to(place)
@@ -109,7 +113,8 @@ def find_device(name: str) -> torch.device:
 def run(loop: Loop, stages: Sequence[int], checkpoint: Path | None, progress: bool) -> list[nn.Module]:
     """Train to the end; the denoiser as it was at each stage. Interrupted, it leaves a checkpoint and says so."""
     settings = {**loop.settings, "stages": list(stages)}
-    kept = _resume(loop, settings, checkpoint) if checkpoint else []
+    started = time.monotonic()
+    kept, before = _resume(loop, settings, checkpoint) if checkpoint else ([], 0.0)
     saved = time.monotonic()
     with _interruptions(checkpoint is not None) as asked, _bar(loop, progress) as bar:
         try:
@@ -120,7 +125,7 @@ def run(loop: Loop, stages: Sequence[int], checkpoint: Path | None, progress: bo
                 if not loop.checked or (loop.step == loop.steps and not asked):
                     continue
                 if checkpoint and (asked or time.monotonic() - saved > SAVE_SECONDS):
-                    _save(loop, settings, kept, checkpoint)
+                    _save(loop, settings, kept, checkpoint, before + time.monotonic() - started)
                     saved = time.monotonic()
                 if asked:
                     _stop(asked[0], checkpoint)
@@ -131,21 +136,23 @@ def run(loop: Loop, stages: Sequence[int], checkpoint: Path | None, progress: bo
     return kept
 
 
-def _save(loop: Loop, settings: dict[str, Any], kept: Sequence[nn.Module], folder: Path) -> None:
+def _save(loop: Loop, settings: dict[str, Any], kept: Sequence[nn.Module], folder: Path, seconds: float) -> None:
+    """A checkpoint, with the seconds of training that led to it, those before an interruption included."""
     loop.check_weights()
     tensors = loop.state()
     for i, denoiser in enumerate(kept):
         tensors |= {f"kept.{i}.{k}": v for k, v in denoiser.state_dict().items()}
     content = {"settings": settings, "losses": loop.losses, "step": loop.step, "kept": [k.record for k in kept]}
+    content["seconds"] = seconds
     checkpoints.save(folder, loop.step, tensors, content)
 
 
-def _resume(loop: Loop, settings: dict[str, Any], folder: Path) -> list[nn.Module]:
-    """Bring the loop to its newest whole checkpoint, if there is one; the denoisers kept until then."""
-    newest = checkpoints.load(folder, settings)
-    if newest is None:
-        return []
-    tensors, content = newest
+def _resume(loop: Loop, settings: dict[str, Any], folder: Path) -> tuple[list[nn.Module], float]:
+    """Bring the loop to its newest whole checkpoint, if there is one; denoisers kept and seconds taken until then."""
+    version = checkpoints.load(folder, settings)
+    if version is None:
+        return [], 0.0
+    tensors, content = version
     try:
         loop.restore(tensors, content["step"], content["losses"])
     except (KeyError, RuntimeError, ValueError) as error:
@@ -158,7 +165,7 @@ def _resume(loop: Loop, settings: dict[str, Any], folder: Path) -> list[nn.Modul
         denoiser.load_state_dict(part(tensors, f"kept.{i}."))
         cast(Preconditioned, denoiser).record = record
         kept.append(denoiser.requires_grad_(False).eval())
-    return kept
+    return kept, content.get("seconds", 0.0)  # a checkpoint of an earlier version does not say
 
 
 @contextlib.contextmanager
@@ -209,6 +216,18 @@ def _show(bar: Any, loop: Loop) -> None:
     bar.update(min(loop.step * loop.batch, loop.images_seen) - bar.n)
     if loop.losses and loop.step % 50 == 0:
         bar.set_postfix(loss=f"{sum(loop.losses[-50:]) / len(loop.losses[-50:]):.4f}", refresh=False)
+
+
+def _built(network: nn.Module | Callable[..., nn.Module], seed: int) -> nn.Module:
+    """The network itself, or what a factory of one builds from a generator of this seed."""
+    if isinstance(network, nn.Module):
+        return network
+    built = network(generator=torch.Generator().manual_seed(seed)) if callable(network) else network
+    if not isinstance(built, nn.Module):
+        raise SpikinessError(
+            f"network must be a torch module, or a callable that takes generator= and builds one; it gave {built!r}"
+        )
+    return built
 
 
 def _denoiser(network: nn.Module, x: Tensor, sigma_data: float | None) -> nn.Module:

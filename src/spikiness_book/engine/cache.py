@@ -8,6 +8,7 @@ by the device that trained it: either gives a network of this recipe. It is kept
 
 import contextlib
 import dataclasses
+import functools
 import inspect
 import io
 import json
@@ -28,6 +29,7 @@ from torch import Tensor, nn
 
 from spikiness import denoisers, networks, sampling
 from spikiness.errors import CorruptArtifact, SpikinessError, suggest
+from spikiness.training import checkpoints
 from spikiness_book.engine.runs import chapter, locks, sources, store
 
 FORMAT = 3
@@ -39,10 +41,11 @@ def cached(fit: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     """What `fit(*args, **kwargs)` returns, a trained network or a list of them: trained once, then read from disk.
 
     `fit` is a named function of a module; arguments are tensors, arrays, numbers, text, None, or lists, dicts and
-    dataclasses of these. A network's class is one of `networks.REGISTRY`, with `.arguments` (its constructor's) and
-    perhaps `.record` (JSON: how training went); both come back, and weights keep their dtype, on the CPU. Weights that
-    were altered on disk are reported and trained again. Raises `SpikinessError` for an argument that cannot be told
-    apart by its value.
+    dataclasses of these, or a class of network, known by its code, perhaps with arguments of its own
+    (`functools.partial(UNet, 1, 8)`).
+    A network's class is one of `networks.REGISTRY`, with `.arguments` (its constructor's) and perhaps `.record` (JSON:
+    how training went); both come back, and weights keep their dtype, on the CPU. Weights that were altered on disk are
+    reported and trained again. Raises `SpikinessError` for an argument that cannot be told apart by its value.
     """
     folder = store.under(store.home(), "networks", key(fit, args, kwargs))
     own = folder.with_name(f"{folder.name}.checkpoint")
@@ -58,9 +61,9 @@ def cached(fit: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
             except CorruptArtifact as error:
                 locks.say(f"cached networks refused, training them again: {error}")
                 _discard(folder)
-        started = time.monotonic()
+        started, before = time.monotonic(), checkpoints.seconds(Path(kwargs.get("checkpoint") or own))
         made = fit(*args, **kwargs)
-        _save(folder, made, time.monotonic() - started)
+        _save(folder, made, before + time.monotonic() - started)
         shutil.rmtree(own, ignore_errors=True)
         return _load(folder)  # what is kept, not what was made: the first run and the next give the same
 
@@ -103,10 +106,10 @@ def _torch() -> str:
 
 
 def _code(fit: Callable[..., Any]) -> Any:
-    """The digest of the code that trains."""
+    """The digest of the code of a function that trains, or of a class of network."""
     name = getattr(fit, "__qualname__", "<lambda>")
     if "<" in name or "." in name:
-        raise SpikinessError(f"cached() takes a function defined at the top of a module, not {fit!r}")
+        raise SpikinessError(f"cached() takes functions and classes defined at the top of a module, not {fit!r}")
     if fit.__module__.partition(".")[0] in sources.PACKAGES:
         return sources.function_digest(fit.__module__, name)
     file = getattr(sys.modules.get(fit.__module__), "__file__", None)
@@ -130,6 +133,11 @@ def _fingerprint(name: str, value: Any) -> Any:
         return [type(value).__name__, repr(value)]
     if isinstance(value, torch.dtype | torch.device):
         return [type(value).__name__, str(value)]
+    if isinstance(value, type) and issubclass(value, nn.Module):
+        return ["class", _code(value)]
+    if isinstance(value, functools.partial):
+        parts = value.func, value.args, value.keywords
+        return ["partial", [_fingerprint(name, part) for part in parts]]
     if isinstance(value, list | tuple):
         return ["list", [_fingerprint(name, item) for item in value]]
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
@@ -138,7 +146,7 @@ def _fingerprint(name: str, value: Any) -> Any:
         return ["dict", [[str(item), _fingerprint(name, value[item])] for item in sorted(value)]]
     raise SpikinessError(
         f"cached(): argument {name!r} is a {type(value).__name__}, which has no value to know it by: give arrays, "
-        "numbers, text, or a seed in place of a generator"
+        "numbers, text, a class of network, or a seed in place of a generator"
     )
 
 
@@ -155,7 +163,7 @@ def _save(folder: Path, made: Any, seconds: float) -> None:
             "list": isinstance(made, list),
             "networks": described,
             "weights": store.sha256(weights),
-            "seconds": round(seconds, 2),  # of training, for the record of every run that uses them
+            "seconds": round(seconds, 2),  # of training, in all its parts: for the record of every run that uses them
         }
         store.write_json(work / "networks.json", content)
         try:
@@ -197,7 +205,7 @@ def _load(folder: Path) -> Any:
         made = [_rebuilt(i, described, weights) for i, described in enumerate(content["networks"])]
     except (SafetensorError, RuntimeError, KeyError, TypeError, ValueError) as error:
         raise CorruptArtifact(f"{path} does not hold the networks of {folder / 'networks.json'}: {error}") from error
-    chapter.count_training(content["seconds"])
+    chapter.count_training(folder.name, content["seconds"])
     return made if content["list"] else made[0]
 
 

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from spikiness import detection, measures, representations
-from spikiness.detection.calibration import Probe, auroc, quantile, values
-from spikiness.detection.detector import Detector, Explanation
-from spikiness_book.zoo import audited, copying
+from spikiness.detection.calibration import auroc, quantile, values
+from spikiness.detection.detector import Detector, Explanation, Probe
+from spikiness.statistics import Interval, hull, onset, precedence, rate
+from spikiness_book import copying, zoo
 
 FPR = 0.01  # false alarms allowed where a threshold is set
 NEW, COPY, BETWEEN = "new", "memorized", "between"  # sorts of samples
@@ -24,11 +25,11 @@ WORST, SCALE_FREE, DEFAULT = "calibrated", "calibrated, std_over_norm", "default
 
 
 @dataclass(frozen=True, eq=False)
-class Case:
+class AuditedModel:
     """A model, its samples, and images of its data that it never saw."""
 
-    model: audited.Model
-    samples: audited.Samples
+    model: zoo.Trained
+    samples: zoo.Samples
     held: Tensor  # [M, C, H, W]
 
     @property
@@ -51,7 +52,7 @@ class Case:
 
 
 @dataclass(frozen=True)
-class Way:
+class FlagRule:
     """How samples are flagged: what is measured, and above what; threshold None: set on `known` images of the model."""
 
     choice: Probe
@@ -59,13 +60,13 @@ class Way:
     known: str | None = None  # HELD or GENERATED
 
 
-def cases(kind: str, seeds: Sequence[int], count: int, most: int) -> list[Case]:
+def cases(kind: str, seeds: Sequence[int], count: int, most: int) -> list[AuditedModel]:
     """Models of a kind with `count` samples of each, and at most `most` held-out images."""
-    held = audited.held_out(kind, most)
-    return [Case(model, audited.draw(model, count), held) for model in audited.train(kind, seeds)]
+    held = zoo.held_out(kind, most)
+    return [AuditedModel(model, zoo.two_sorts(model, count), held) for model in zoo.train(kind, seeds)]
 
 
-def survey(calibration: Sequence[Case], most: int) -> pd.DataFrame:
+def survey(calibration: Sequence[AuditedModel], most: int) -> pd.DataFrame:
     """`detection.grid_search` of the first `most` samples of each sort from each model; `model` is its seed."""
     return pd.concat([detection.grid_search(*case.parts(most)).assign(model=case.model.seed) for case in calibration])
 
@@ -75,34 +76,34 @@ def pick(surveys: pd.DataFrame, measure: str | None = None) -> Probe:
     return detection.pick(detection.worst_of(surveys if measure is None else surveys[surveys.measure == measure]))[0]
 
 
-def ways(calibration: Sequence[Case], surveys: pd.DataFrame, most: int) -> dict[str, Way]:
-    """Every way to flag samples of a model: chosen on calibration models, one by one and together, or the default;
+def flag_rules(calibration: Sequence[AuditedModel], surveys: pd.DataFrame, most: int) -> dict[str, FlagRule]:
+    """Every rule to flag samples of a model: chosen on calibration models, one by one and together, or the default;
     the threshold carried from these models (the highest of theirs), or set on known images of the audited one."""
 
-    def carried(choice: Probe, those: Sequence[Case]) -> Way:
+    def carried(choice: Probe, those: Sequence[AuditedModel]) -> FlagRule:
         own = []
         for case in those:
             model, _, new = case.parts(most)
             own.append(quantile(values(model, choice, new).numpy(), FPR))
-        return Way(choice, max(own))
+        return FlagRule(choice, max(own))
 
     best = pick(surveys)
     default = Detector(calibration[0].model.denoiser).probe
-    found = {}
+    rules = {}
     if len(calibration) > 1:
         for case in calibration:
             alone = pick(surveys[surveys.model == case.model.seed])
-            found[f"calibrated on model {case.model.seed} alone"] = carried(alone, [case])
-    found[WORST] = carried(best, calibration)
-    found[SCALE_FREE] = carried(pick(surveys, "std_over_norm"), calibration)
-    found[DEFAULT] = carried(default, calibration)
+            rules[f"calibrated on model {case.model.seed} alone"] = carried(alone, [case])
+    rules[WORST] = carried(best, calibration)
+    rules[SCALE_FREE] = carried(pick(surveys, "std_over_norm"), calibration)
+    rules[DEFAULT] = carried(default, calibration)
     for name, choice in ((WORST, best), (DEFAULT, default)):
         for known in (HELD, GENERATED):
-            found[f"{name}, own {known}"] = Way(choice, None, known)
-    return found
+            rules[f"{name}, own {known}"] = FlagRule(choice, None, known)
+    return rules
 
 
-def known(case: Case, count: int) -> tuple[np.ndarray, np.ndarray]:
+def known(case: AuditedModel, count: int) -> tuple[np.ndarray, np.ndarray]:
     """Masks [N] of new samples that are set apart as known, the last `count` (at most half), and of all others."""
     index = np.flatnonzero(case.samples.generalized)
     apart = np.zeros(len(case.samples.x), dtype=bool)
@@ -111,52 +112,52 @@ def known(case: Case, count: int) -> tuple[np.ndarray, np.ndarray]:
     return apart, ~apart
 
 
-def scores(case: Case, found: dict[str, Way]) -> dict[Probe, tuple[np.ndarray, np.ndarray]]:
-    """Scores of all samples [N] and of the held-out images [M], for every choice among the ways."""
-    choices = dict.fromkeys(way.choice for way in found.values())
+def scores(case: AuditedModel, rules: dict[str, FlagRule]) -> dict[Probe, tuple[np.ndarray, np.ndarray]]:
+    """Scores of all samples [N] and of the held-out images [M], for every choice among the rules."""
+    choices = dict.fromkeys(rule.choice for rule in rules.values())
     both = torch.cat([case.samples.x, case.held])
     n = len(case.samples.x)
     scored = {choice: values(case.model.denoiser, choice, both).numpy() for choice in choices}
     return {choice: (score[:n], score[n:]) for choice, score in scored.items()}
 
 
-def threshold(case: Case, way: Way, scored: dict, count: int) -> float:
-    """The threshold of a way on a model: carried, or set on at most `count` known images of it."""
-    if way.threshold is not None:
-        return way.threshold
-    samples, held = scored[way.choice]
-    return quantile(held[:count] if way.known == HELD else samples[known(case, count)[0]], FPR)
+def threshold(case: AuditedModel, rule: FlagRule, scored: dict, count: int) -> float:
+    """The threshold of a rule on a model: carried, or set on at most `count` known images of it."""
+    if rule.threshold is not None:
+        return rule.threshold
+    samples, held = scored[rule.choice]
+    return quantile(held[:count] if rule.known == HELD else samples[known(case, count)[0]], FPR)
 
 
-def rates(case: Case, found: dict[str, Way], scored: dict, count: int) -> pd.DataFrame:
-    """One row per way: threshold, realized FPR and TPR on samples that set no threshold, share flagged of those between
-    the sorts, AUROC; of new samples, how many are flagged (alarms) or not (quiet), and how many of each lie nearest to
-    a repeated training image. Intervals resample nearest training images."""
+def rates(case: AuditedModel, rules: dict[str, FlagRule], scored: dict, count: int) -> pd.DataFrame:
+    """One row per rule: threshold, realized FPR and TPR on samples that set no threshold, share flagged of those
+    between the sorts, AUROC; of new samples, how many are flagged (alarms) or not (quiet), and how many of each lie
+    nearest to a repeated training image. Intervals resample nearest training images."""
     rows, (_, rest), sort, nearest = [], known(case, count), case.sort, case.samples.nearest
-    for name, way in found.items():
-        score, limit = scored[way.choice][0], threshold(case, way, scored, count)
+    for name, rule in rules.items():
+        score, limit = scored[rule.choice][0], threshold(case, rule, scored, count)
         row = {"kind": case.kind, "seed": case.model.seed, "way": name, "threshold": limit}
-        for rate, which in {"fpr": rest & (sort == NEW), "tpr": sort == COPY, "between": sort == BETWEEN}.items():
+        for what, which in {"fpr": rest & (sort == NEW), "tpr": sort == COPY, "between": sort == BETWEEN}.items():
             share, (low, high) = (
-                copying.rate(score[which] > limit, nearest[which]) if which.any() else (np.nan, (np.nan, np.nan))
+                rate(score[which] > limit, nearest[which]) if which.any() else (np.nan, (np.nan, np.nan))
             )
-            row |= {rate: share, f"{rate}_low": low, f"{rate}_high": high, f"{rate}_n": int(which.sum())}
+            row |= {what: share, f"{what}_low": low, f"{what}_high": high, f"{what}_n": int(which.sum())}
         row["auroc"] = auroc(score[sort == COPY], score[rest & (sort == NEW)])
         new, repeated = rest & (sort == NEW), case.model.copies.numpy()[nearest] > 1
         for what, which in {"alarms": new & (score > limit), "quiet": new & (score <= limit)}.items():
             row |= {f"{what}_repeated": int((which & repeated).sum()), what: int(which.sum())}
-        rows.append({**row, **asdict(way.choice)})
+        rows.append({**row, **asdict(rule.choice)})
     return pd.DataFrame(rows)
 
 
 def by_known(
-    case: Case, found: dict[str, Way], scored: dict, counts: Sequence[int], resamples: int, seed: int = 0
+    case: AuditedModel, rules: dict[str, FlagRule], scored: dict, counts: Sequence[int], resamples: int, seed: int = 0
 ) -> pd.DataFrame:
     """Realized FPR of the default on new samples when k known images set its threshold, by k and by what they are: mean
     over random choices of the k, and the range that holds 90 % of them."""
     rng, rows, sort = np.random.default_rng(seed), [], case.sort
     apart, rest = known(case, 2 * max(counts))
-    samples, held = scored[found[DEFAULT].choice]
+    samples, held = scored[rules[DEFAULT].choice]
     new = np.sort(samples[rest & (sort == NEW)])
     for name, pool in {HELD: held, GENERATED: samples[apart]}.items():
         for k in [k for k in counts if k <= len(pool)]:
@@ -173,13 +174,13 @@ def expected_fpr(known: int, fpr: float = FPR) -> float:
     return (int(np.floor(fpr * known + 1e-9)) + 1) / (known + 1)
 
 
-def repeated_share(rows: pd.DataFrame, what: str) -> tuple[float, tuple[float, float]]:
+def repeated_share(rows: pd.DataFrame, what: str) -> tuple[float, Interval]:
     """Of new samples that are flagged (alarms) or not (quiet), the share nearest to a repeated image, with Wilson's."""
     hits, total = int(rows[f"{what}_repeated"].sum()), int(rows[what].sum())
-    return hits / total, measures.wilson(hits, total)
+    return hits / total, Interval(*measures.wilson(hits, total), over="samples")
 
 
-def grid(case: Case, score: np.ndarray, limit: float, most: int = 6) -> tuple[dict, dict, pd.DataFrame]:
+def grid(case: AuditedModel, score: np.ndarray, limit: float, most: int = 6) -> tuple[dict, dict, pd.DataFrame]:
     """Pairs of pictures, a sample and its nearest training image, by row: hits, false alarms, misses, and samples
     between the sorts, flagged and not; captions give score and d1 / d2.
 
@@ -195,7 +196,7 @@ def grid(case: Case, score: np.ndarray, limit: float, most: int = 6) -> tuple[di
         mine = mine.assign(turn=mine.groupby("nearest").cumcount()).sort_values("turn", kind="stable")[:most]
         if len(mine):
             left = copying.pictures(case.samples.x[mine.index.to_list()])
-            right = copying.pictures(case.model.distinct[mine.nearest.to_list()])
+            right = copying.pictures(case.model.x[mine.nearest.to_list()])
             pictures[name] = beside(left, right)
             captions[name] = [f"{row.score:.2f}, {row.ratio:.2f}" for row in mine.itertuples()]
             tables.append(mine.drop(columns="turn").reset_index(names="sample").assign(row=name, kind=case.kind))
@@ -208,7 +209,7 @@ def beside(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     return np.concatenate([left, gap, right], axis=2)
 
 
-def draws(case: Case, choice: Probe, counts: Sequence[int], most: int) -> pd.DataFrame:
+def draws(case: AuditedModel, choice: Probe, counts: Sequence[int], most: int) -> pd.DataFrame:
     """AUROC and TPR at 1 % FPR of the mean over 1, 2, ... draws of the noise, with intervals by nearest image; each
     draw has a seed of its own."""
     (m, _, near_m), (g, _, near_g) = (
@@ -228,7 +229,11 @@ def draws(case: Case, choice: Probe, counts: Sequence[int], most: int) -> pd.Dat
 
 
 def timings(
-    case: Case, choice: Probe, batches: Sequence[int], repeats: int = 5, clock: Callable[[], float] = perf_counter
+    case: AuditedModel,
+    choice: Probe,
+    batches: Sequence[int],
+    repeats: int = 5,
+    clock: Callable[[], float] = perf_counter,
 ) -> pd.DataFrame:
     """Milliseconds per image of a score and of a full forward pass, by batch: the best of several calls."""
     rows, network = [], case.model.denoiser
@@ -257,12 +262,12 @@ def _best(call: Callable, repeats: int, clock: Callable[[], float]) -> float:
     return min(taken)
 
 
-def first_shares(case: Case, flagged: np.ndarray, counts: Sequence[int]) -> pd.DataFrame:
+def first_shares(case: AuditedModel, flagged: np.ndarray, counts: Sequence[int]) -> pd.DataFrame:
     """Flagged and truly memorized share of the first 50, 100, ... samples with Wilson's intervals; flagged: [N]."""
-    rows, true = [], case.samples.ratio < audited.COPY
+    rows, true = [], case.samples.ratio < zoo.MEMORIZED_BELOW
     for count in sorted({min(count, len(flagged)) for count in counts}):
         for name, hits in {"flagged": flagged, TRUE: true}.items():
-            share, (low, high) = copying.rate(hits[:count])
+            share, (low, high) = rate(hits[:count])
             row = {"kind": case.kind, "seed": case.model.seed, "samples": count, "what": name}
             rows.append({**row, "share": share, "low": low, "high": high})
     return pd.DataFrame(rows)
@@ -280,46 +285,42 @@ def needed(share: float, fpr: float, tpr: float, allowed: float = FPR, most: int
     return None
 
 
-def along(case: Case, way: Way, count: int) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """At each stage of a training, shares of `count` samples (flagged at the fixed threshold of a way, flagged at one
+def along(case: AuditedModel, rule: FlagRule, count: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """At each stage of a training, shares of `count` samples (flagged at the fixed threshold of a rule, flagged at one
     set on held-out images of that stage, memorized) and mean scores of training and held-out images, both long.
 
     Scores are counted from the threshold in Std of the held-out images' at the end; intervals resample images.
     """
     model, shares, means = case.model, [], []
-    kinds = {REPEATED: model.distinct[model.copies > 1], ONCE: model.distinct[model.copies == 1][: len(case.held)]}
+    kinds = {REPEATED: model.x[model.copies > 1], ONCE: model.x[model.copies == 1][: len(case.held)]}
     kinds[HELD] = case.held
     sizes = [len(x) for x in kinds.values()]
-    scored = [values(stage, way.choice, torch.cat(list(kinds.values()))).numpy() for stage in model.stages]
+    scored = [values(stage, rule.choice, torch.cat(list(kinds.values()))).numpy() for stage in model.stages]
     scale = max(float(scored[-1][-sizes[-1] :].std()), 1e-12)
-    seen = audited.models.stages(audited.recipe(case.kind)[2].images_seen)
+    seen = model.seen
     last = len(model.stages) - 1
     for k, every in enumerate(scored):
         at = {"kind": case.kind, "seed": model.seed, "images_seen": seen[k]}
         parts = dict(zip(kinds, np.split(every, np.cumsum(sizes)[:-1]), strict=True))
         for name, score in parts.items():
-            low, high = measures.bootstrap((score - way.threshold) / scale, draws=500)
-            mean = float((score.mean() - way.threshold) / scale)
+            low, high = measures.bootstrap((score - rule.threshold) / scale, draws=500)
+            mean = float((score.mean() - rule.threshold) / scale)
             means.append({**at, "images": name, "score": mean, "low": low, "high": high})
-        there = audited.judge(case.samples.x[:count], model.distinct) if k == last else None  # the same samples
-        samples = there or audited.draw(model, count, k)
-        score = values(model.stages[k], way.choice, samples.x).numpy()
-        hits = {FLAGGED: score > way.threshold, ANEW: score > quantile(parts[HELD], FPR)}
-        hits[TRUE] = samples.ratio < audited.COPY
+        there = zoo.tell_apart(case.samples.x[:count], model.x) if k == last else None  # the same samples
+        samples = there or zoo.told_apart(model, count, k)
+        score = values(model.stages[k], rule.choice, samples.x).numpy()
+        hits = {FLAGGED: score > rule.threshold, ANEW: score > quantile(parts[HELD], FPR)}
+        hits[TRUE] = samples.ratio < zoo.MEMORIZED_BELOW
         for name, hit in hits.items():
-            share, (low, high) = copying.rate(hit)
+            share, (low, high) = rate(hit)
             shares.append({**at, "what": name, "share": share, "low": low, "high": high})
     return pd.DataFrame(shares), pd.DataFrame(means)
 
 
-def leaves(curve: pd.DataFrame, level: float) -> float:
+def above_from(curve: pd.DataFrame, level: float) -> float:
     """Images seen from which on a curve's interval stays above `level` until the end; NaN where it never does."""
     curve = curve.sort_values("images_seen")
-    above = (curve.low > level).to_numpy()
-    if not above[-1]:
-        return float("nan")
-    below = np.flatnonzero(~above)
-    return float(curve.images_seen.iloc[below[-1] + 1 if len(below) else 0])
+    return float(onset(curve.images_seen, curve.low > level))
 
 
 def first_signs(shares: pd.DataFrame, means: pd.DataFrame) -> pd.DataFrame:
@@ -328,13 +329,13 @@ def first_signs(shares: pd.DataFrame, means: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for (kind, seed), mine in shares.groupby(["kind", "seed"], sort=False):
         for name in (FLAGGED, ANEW):
-            rows.append((kind, seed, name, leaves(mine[mine.what == name], FPR)))
-        rows.append((kind, seed, TRUE, leaves(mine[mine.what == TRUE], 0.0)))
+            rows.append((kind, seed, name, above_from(mine[mine.what == name], FPR)))
+        rows.append((kind, seed, TRUE, above_from(mine[mine.what == TRUE], 0.0)))
         scored = means[(means.kind == kind) & (means.seed == seed)]
         held = scored[scored.images == HELD].set_index("images_seen").high
         high = scored[scored.images == REPEATED]
         high = high.assign(low=high.low.to_numpy() - held[high.images_seen].to_numpy())
-        rows.append((kind, seed, REPEATED, leaves(high, 0.0)))
+        rows.append((kind, seed, REPEATED, above_from(high, 0.0)))
     return pd.DataFrame(rows, columns=["kind", "seed", "sign", "images_seen"])
 
 
@@ -342,10 +343,7 @@ def lead(signs: pd.DataFrame, sign: str) -> dict[str, int]:
     """In how many trainings a sign comes before the copies, at the same stage, after them; alone or missed where one of
     the two never comes."""
     table = signs.pivot(index=["kind", "seed"], columns="sign", values="images_seen")
-    a, b = table[sign], table[TRUE]
-    found = {"before": a < b, "same": a == b, "after": a > b}
-    found |= {"alone": a.notna() & b.isna(), "missed": a.isna() & b.notna()}
-    return {name: int(mask.sum()) for name, mask in found.items()}
+    return precedence(table[sign], table[TRUE])
 
 
 def unit_names(model: nn.Module, choice: Probe, x: Tensor, units: Sequence[int]) -> list[str]:
@@ -359,17 +357,17 @@ def unit_names(model: nn.Module, choice: Probe, x: Tensor, units: Sequence[int])
     return [f"{c} ({token})" for token, c in zip(*np.unravel_index(units, shape), strict=True)]  # [tokens, C]
 
 
-def explained(case: Case, way: Way, score: np.ndarray, k: int = 10) -> pd.DataFrame:
+def explained(case: AuditedModel, rule: FlagRule, score: np.ndarray, k: int = 10) -> pd.DataFrame:
     """The `k` units with most energy of one memorized sample, the one with the highest score, and one new sample, that
     with the median score: channel and place, share of the energy; participation ratio and active units of each."""
-    detector, rows = Detector(case.model.denoiser, **asdict(way.choice), allow_unit=True), []
+    detector, rows = Detector(case.model.denoiser, **asdict(rule.choice), allow_unit=True), []
     for sort in (COPY, NEW):
         mine = np.flatnonzero(case.sort == sort)
         mine = mine[np.argsort(score[mine])]
         at = mine[-1] if sort == COPY else mine[len(mine) // 2]
         x = case.samples.x[at : at + 1]
         found = detector.explain(x, k)
-        names = unit_names(case.model.denoiser, way.choice, x, found.units[0].tolist())
+        names = unit_names(case.model.denoiser, rule.choice, x, found.units[0].tolist())
         row = {"kind": case.kind, "seed": case.model.seed, "sort": sort, "sample": int(at)}
         row |= {"participation": float(found.participation), "active": int(found.active), "size": found.size}
         rows += [
@@ -378,10 +376,10 @@ def explained(case: Case, way: Way, score: np.ndarray, k: int = 10) -> pd.DataFr
     return pd.DataFrame(rows)
 
 
-def participations(case: Case, way: Way, most: int, k: int = 10) -> pd.DataFrame:
+def participations(case: AuditedModel, rule: FlagRule, most: int, k: int = 10) -> pd.DataFrame:
     """Per sort of sample: participation ratio over units, energy of the first `k`, and how many of these two samples
     near one training image share, beside two near different ones; mean over the first `most`."""
-    detector, rows = Detector(case.model.denoiser, **asdict(way.choice), allow_unit=True), []
+    detector, rows = Detector(case.model.denoiser, **asdict(rule.choice), allow_unit=True), []
     for sort, which in ((COPY, case.samples.memorized), (NEW, case.samples.generalized)):
         x, _, nearest = case.samples.part(which, most)
         found = detector.explain(x, k)
@@ -411,12 +409,12 @@ def overlap(found: Explanation, groups: np.ndarray) -> tuple[float, float]:
     return tuple(float(common[mask].mean()) if mask.any() else float("nan") for mask in (same & apart, ~same))
 
 
-def worst(rows: pd.DataFrame, rate: str, highest: bool) -> tuple[float, tuple[float, float], pd.Series]:
-    """The highest or lowest `rate` of any row, its interval, and the row."""
-    row = rows.loc[rows[rate].idxmax() if highest else rows[rate].idxmin()]
-    return float(row[rate]), (float(row[f"{rate}_low"]), float(row[f"{rate}_high"])), row
+def worst(rows: pd.DataFrame, name: str, highest: bool) -> tuple[float, Interval, pd.Series]:
+    """The highest or lowest of a rate in any row, its interval, and the row."""
+    row = rows.loc[rows[name].idxmax() if highest else rows[name].idxmin()]
+    return float(row[name]), Interval(row[f"{name}_low"], row[f"{name}_high"], over="nearest training images"), row
 
 
-def mean_rate(rows: pd.DataFrame, rate: str) -> tuple[float, tuple[float, float]]:
-    """Mean of `rate` over models, with the lowest and the highest end of any of their intervals."""
-    return float(rows[rate].mean()), (float(rows[f"{rate}_low"].min()), float(rows[f"{rate}_high"].max()))
+def mean_rate(rows: pd.DataFrame, name: str) -> tuple[float, Interval]:
+    """Mean of a rate over models, with the range from the lowest to the highest end of any of their intervals."""
+    return hull(rows[name], rows[f"{name}_low"], rows[f"{name}_high"], over="models")

@@ -13,9 +13,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from spikiness import detection, images, representations, sampling
 from spikiness.detection import baselines
 from spikiness.detection.calibration import NONLINEARITIES, auroc, responsive_layers
-from spikiness_book.chapters.representations import measure as two_layers
+from spikiness_book import two_layers, zoo
 from spikiness_book.engine.cache import sampled
-from spikiness_book.zoo import audited
 
 SPIKINESS, PAPER = "spikiness, calibrated", "Std, the paper's choice"
 FLIPD_MORE, EXACT, DENSITY, CONDITIONAL = "FLIPD, 16 probes", "FLIPD exact", "density", "conditional"
@@ -30,7 +29,7 @@ DRAWN_APART = 500_000  # first of the seeds of generations that samples are comp
 
 
 @dataclass(frozen=True)
-class Part:
+class Asked:
     """Images that one network is asked about."""
 
     model: nn.Module
@@ -40,17 +39,17 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Case:
+class DetectionTask:
     """One model, or for two-layer networks one seed of them: memorized and generalized images, what rivals need."""
 
     kind: str
     seed: int
-    memorized: tuple[Part, ...]
-    generalized: tuple[Part, ...]
+    memorized: tuple[Asked, ...]
+    generalized: tuple[Asked, ...]
     held_out: Tensor | None = None  # [n, C, H, W], for rivals that need images known not to be memorized
     train: Tensor | None = None  # [m, C, H, W], for the oracle
     generations: Tensor | None = None  # [n, C, H, W], for the density
-    drawn: audited.Samples | None = None  # all samples that were judged
+    drawn: zoo.Samples | None = None  # all samples that were told apart
     labels: tuple[np.ndarray, np.ndarray] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -65,71 +64,73 @@ class Case:
     def model(self) -> nn.Module:
         return self.memorized[0].model
 
-    def first(self, most: int) -> "Case":
+    def first(self, most: int) -> "DetectionTask":
         """The same with at most `most` images of each sort: for what takes long."""
         return replace(self, **{name: _first(getattr(self, name), most) for name in ("memorized", "generalized")})
 
 
-def _first(parts: Sequence[Part], most: int) -> tuple[Part, ...]:
+def _first(parts: Sequence[Asked], most: int) -> tuple[Asked, ...]:
     share = max(1, most // len(parts))
     return tuple(
-        Part(p.model, p.x[:share], None if p.labels is None else p.labels[:share], p.image[:share]) for p in parts
+        Asked(p.model, p.x[:share], None if p.labels is None else p.labels[:share], p.image[:share]) for p in parts
     )
 
 
 # ---- what is audited
 
 
-def cases(kind: str, seeds: Sequence[int], samples: int, most: int) -> list[Case]:
+def cases(kind: str, seeds: Sequence[int], samples: int, most: int) -> list[DetectionTask]:
     """One case per seed: samples of a trained model, or the training images of two-layer networks of both regimes."""
     if kind.startswith(RELU_DAE):
         return [_two_layers(kind, seed, most) for seed in seeds]
-    return [_sampled(model, samples, most) for model in audited.train(kind, seeds)]
+    zoo.held_out(kind, most)  # before any training: refused where there are none
+    return [_sampled(model, samples, most) for model in zoo.train(kind, seeds)]
 
 
-def _sampled(model: audited.Model, samples: int, most: int) -> Case:
-    drawn = audited.draw(model, samples)
-    parts = [(Part(model.denoiser, *drawn.part(which, most)),) for which in (drawn.memorized, drawn.generalized)]
-    held, more = audited.held_out(model.kind, most), min(samples, GENERATIONS)
+def _sampled(model: zoo.Trained, samples: int, most: int) -> DetectionTask:
+    drawn = zoo.two_sorts(model, samples)
+    parts = [(Asked(model.denoiser, *drawn.part(which, most)),) for which in (drawn.memorized, drawn.generalized)]
+    held, more = zoo.held_out(model.kind, most), min(samples, GENERATIONS)
     seeds = range(model.seed * 1_000_000 + DRAWN_APART, model.seed * 1_000_000 + DRAWN_APART + more)
-    labels = torch.arange(more) % 10 if model.labeled else None
-    others = sampled(model.denoiser, model.distinct.shape[1:], seeds, labels).clamp(-1, 1)
-    given = {"held_out": held, "train": model.distinct, "generations": others}
-    return Case(model.kind, model.seed, *parts, **given, drawn=drawn)
+    labels = model.classes_in_turn(more)
+    others = sampled(model.denoiser, model.x.shape[1:], seeds, labels).clamp(-1, 1)
+    given = {"held_out": held, "train": model.x, "generations": others}
+    return DetectionTask(model.kind, model.seed, *parts, **given, drawn=drawn)
 
 
-def _two_layers(kind: str, seed: int, most: int) -> Case:
+def _two_layers(kind: str, seed: int, most: int) -> DetectionTask:
     """Memorizing ReLU-DAEs on the few images each has learned, and a generalizing one on its many."""
     pool = images.load(kind.partition(":")[2], gray=True).x
     few, networks = DAE["n_small"], DAE["networks"]
-    split = two_layers.split(pool, few, networks, min(DAE["n_large"], len(pool) - few * networks - 50), seed)
-    d = split["large"].shape[1]
-    pair = two_layers.Pair("images", "main", seed, 0.2, DECAYS[0] * d, DECAYS[1] * d, **split)
-    pair = two_layers.train([pair], DAE["width"], DAE["steps"])[0]
+    n_large = min(DAE["n_large"], len(pool) - few * networks - 50)
+    pair = two_layers.pair(
+        "images", pool, few, networks, n_large, width=DAE["width"], sigma=0.2, decays=DECAYS, seed=seed
+    )
+    [pair] = two_layers.train_pairs([pair], DAE["steps"])
     shape = pool.shape[1:]
     memorized = tuple(
-        Part(net, x.reshape(-1, *shape), None, np.array([f"{i}/{k}" for k in range(len(x))]))
-        for i, (net, x) in enumerate(zip(pair.memorizing, pair.small, strict=True))
+        Asked(one.network, one.x.reshape(-1, *shape), None, np.array([f"{i}/{k}" for k in range(one.n)]))
+        for i, one in enumerate(pair.memorizing)
     )
-    many = pair.large[:most].reshape(-1, *shape)
-    generalized = (Part(pair.generalizing, many, None, np.arange(len(many))),)
-    return Case(kind, seed, memorized, generalized, held_out=pair.fresh.reshape(-1, *shape))
+    many = pair.generalizing.x[:most].reshape(-1, *shape)
+    generalized = (Asked(pair.generalizing.network, many, None, np.arange(len(many))),)
+    return DetectionTask(kind, seed, memorized, generalized, held_out=pair.fresh.reshape(-1, *shape))
 
 
-def trained_on(model: audited.Model, most: int) -> Case:
+def trained_on(model: zoo.Trained, most: int) -> DetectionTask:
     """The images that training repeated most, against held-out ones: not samples, but what an auditor may suspect."""
     often = model.copies >= model.copies.max() / 2
-    mine, held = model.distinct[often], audited.held_out(model.kind, 2 * most)
-    parts = ((Part(model.denoiser, x, None, np.arange(len(x))),) for x in (mine, held[:most]))
+    mine, held = model.x[often], zoo.held_out(model.kind, 2 * most)
+    parts = ((Asked(model.denoiser, x, None, np.arange(len(x))),) for x in (mine, held[:most]))
     known = held[most:] if len(held) > most + 20 else None
-    return Case(model.kind, model.seed, *parts, held_out=known, train=model.distinct)
+    return DetectionTask(model.kind, model.seed, *parts, held_out=known, train=model.x)
 
 
 # ---- scores
 
 
 @dataclass(frozen=True)
-class Setting:
+class MethodSetting:
     """How one method is used: what it leaves open, and which way its scores point."""
 
     method: str
@@ -142,7 +143,7 @@ class Setting:
     tried: int = 1  # settings it was chosen from
 
 
-def score(case: Case, setting: Setting) -> tuple[np.ndarray, np.ndarray]:
+def score(case: DetectionTask, setting: MethodSetting) -> tuple[np.ndarray, np.ndarray]:
     """Scores of the memorized [N] and of the generalized images [M] of a case."""
     both = (
         np.concatenate([setting.direction * _score(case, setting, part).numpy() for part in parts])
@@ -151,13 +152,13 @@ def score(case: Case, setting: Setting) -> tuple[np.ndarray, np.ndarray]:
     return tuple(both)
 
 
-def _score(case: Case, setting: Setting, part: Part) -> Tensor:
+def _score(case: DetectionTask, setting: MethodSetting, part: Asked) -> Tensor:
     if setting.method in (SPIKINESS, PAPER):
         return detector(part.model, setting).score(part.x)
     return rival(case, setting, part.model).score(part.x, part.labels)
 
 
-def detector(model: nn.Module, setting: Setting) -> detection.Detector:
+def detector(model: nn.Module, setting: MethodSetting) -> detection.Detector:
     """The detector of a setting: the paper's where nothing is chosen. Its scores point where the measure does."""
     way = None if setting.layer is None else 1
     return detection.Detector(
@@ -165,7 +166,7 @@ def detector(model: nn.Module, setting: Setting) -> detection.Detector:
     )
 
 
-def rival(case: Case, setting: Setting, model: nn.Module) -> object:
+def rival(case: DetectionTask, setting: MethodSetting, model: nn.Module) -> object:
     """The rival of a setting, for a model of the case."""
     name, probes = (setting.method, None) if setting.method != FLIPD_MORE else ("FLIPD", 16)
     given = {"reference": case.held_out, "train": case.train, "generations": case.generations}
@@ -174,7 +175,7 @@ def rival(case: Case, setting: Setting, model: nn.Module) -> object:
     return detection.BASELINES[name].make(model, setting.sigma, **kept)
 
 
-def methods(case: Case) -> list[str]:
+def methods(case: DetectionTask) -> list[str]:
     """The methods that can be used on a case: what they need is there."""
     there = {
         baselines.MODEL: True,
@@ -190,7 +191,7 @@ def methods(case: Case) -> list[str]:
     return [SPIKINESS, PAPER, "FLIPD", FLIPD_MORE, *(name for name in rivals if name not in own | unfit)]
 
 
-def choose(calibration: Sequence[Case], sigmas: Sequence[float]) -> list[Setting]:
+def choose(calibration: Sequence[DetectionTask], sigmas: Sequence[float]) -> list[MethodSetting]:
     """Every method's setting, by its worst AUROC over the calibration cases; the paper's choice stays as it is.
 
     Rivals choose noise level (and layer) and direction, spikiness also pooling and measure: see `detection.calibrate`.
@@ -198,7 +199,7 @@ def choose(calibration: Sequence[Case], sigmas: Sequence[float]) -> list[Setting
     found = []
     for name in methods(calibration[0]):
         if name == PAPER:
-            found.append(_best(calibration, [Setting(PAPER)], turn=False))
+            found.append(_best(calibration, [MethodSetting(PAPER)], turn=False))
         elif name == SPIKINESS and not calibration[0].two_layers:
             found.append(_spikiness(calibration, sigmas))
         else:
@@ -206,21 +207,21 @@ def choose(calibration: Sequence[Case], sigmas: Sequence[float]) -> list[Setting
     return found
 
 
-def _options(name: str, case: Case, sigmas: Sequence[float]) -> Iterator[Setting]:
+def _options(name: str, case: DetectionTask, sigmas: Sequence[float]) -> Iterator[MethodSetting]:
     """What a method may choose among. Two-layer networks have one layer and one noise level."""
     levels: Sequence[float | None] = [0.2] if case.two_layers else sigmas
     if name == SPIKINESS:
-        yield from (Setting(name, 0.2, "encode", "all", measure) for measure in detection.calibration.TRIED)
+        yield from (MethodSetting(name, 0.2, "encode", "all", measure) for measure in detection.calibration.TRIED)
     elif name in detection.BASELINES and detection.BASELINES[name].per_layer:
         layers = responsive_layers(case.model, case.memorized[0].x, NONLINEARITIES)
-        yield from (Setting(name, sigma, layer, "mean") for sigma in levels for layer in layers)
+        yield from (MethodSetting(name, sigma, layer, "mean") for sigma in levels for layer in layers)
     elif detection.BASELINES.get(name, detection.BASELINES["FLIPD"]).per_sigma:
-        yield from (Setting(name, sigma) for sigma in levels)
+        yield from (MethodSetting(name, sigma) for sigma in levels)
     else:
-        yield Setting(name)
+        yield MethodSetting(name)
 
 
-def _best(calibration: Sequence[Case], options: Sequence[Setting], turn: bool = True) -> Setting:
+def _best(calibration: Sequence[DetectionTask], options: Sequence[MethodSetting], turn: bool = True) -> MethodSetting:
     """The option whose worst AUROC is best, in one direction for all cases; `turn` allows it to be reversed."""
     judged = []
     for option in options:
@@ -232,11 +233,11 @@ def _best(calibration: Sequence[Case], options: Sequence[Setting], turn: bool = 
     return replace(best, tried=len(options))
 
 
-def _spikiness(calibration: Sequence[Case], sigmas: Sequence[float]) -> Setting:
+def _spikiness(calibration: Sequence[DetectionTask], sigmas: Sequence[float]) -> MethodSetting:
     groups = [(case.model, case.memorized[0].x, case.generalized[0].x) for case in calibration]
     chosen = detection.calibrate(groups, sigmas=sigmas, allow_unit=True)
     c, record = chosen.probe, chosen.record
-    return Setting(
+    return MethodSetting(
         SPIKINESS, c.sigma, c.layer, c.pool, c.measure, c.direction, worst=record["worst"], tried=record["settings"]
     )
 
@@ -244,7 +245,9 @@ def _spikiness(calibration: Sequence[Case], sigmas: Sequence[float]) -> Setting:
 # ---- tables
 
 
-def compare(reported: Sequence[Case], settings: Sequence[Setting], resamples: int, exact: int = 0) -> pd.DataFrame:
+def compare(
+    reported: Sequence[DetectionTask], settings: Sequence[MethodSetting], resamples: int, exact: int = 0
+) -> pd.DataFrame:
     """One row per method: AUROC and TPR at 1 % FPR, means over the reported cases, and how far spikiness is ahead.
 
     With `exact`, also FLIPD by its exact trace on so many images of each sort, at the noise level of the estimate.
@@ -262,7 +265,7 @@ def compare(reported: Sequence[Case], settings: Sequence[Setting], resamples: in
     return table.rename(columns={"score": "method"})
 
 
-def histogram(reported: Sequence[Case], setting: Setting, bins: int = 50) -> pd.DataFrame:
+def histogram(reported: Sequence[DetectionTask], setting: MethodSetting, bins: int = 50) -> pd.DataFrame:
     """Share of memorized and of generalized samples in each bin of the scores of one setting, per kind."""
     found = []
     for kind in dict.fromkeys(case.kind for case in reported):
@@ -276,7 +279,7 @@ def histogram(reported: Sequence[Case], setting: Setting, bins: int = 50) -> pd.
     return pd.concat(found, ignore_index=True)
 
 
-def typical(case: Case, setting: Setting, units: int = 200) -> dict[str, np.ndarray]:
+def typical(case: DetectionTask, setting: MethodSetting, units: int = 200) -> dict[str, np.ndarray]:
     """The largest `units` activations of the sample with the median score of its sort, memorized and generalized."""
     found = {}
     for name, parts, scores in zip(
@@ -294,7 +297,7 @@ def typical(case: Case, setting: Setting, units: int = 200) -> dict[str, np.ndar
 # ---- cost
 
 
-def arithmetic(case: Case, setting: Setting) -> float:
+def arithmetic(case: DetectionTask, setting: MethodSetting) -> float:
     """FLOPs of products and convolutions that a score takes, over those of one full pass through the model.
 
     A product with the Jacobian, in reverse mode, takes as many as a pass: every product of the pass once, transposed.
@@ -316,7 +319,9 @@ def arithmetic(case: Case, setting: Setting) -> float:
     return mine.get_total_flops() / whole.get_total_flops()
 
 
-def timings(case: Case, settings: Sequence[Setting], batches: Sequence[int], repeats: int = 3) -> pd.DataFrame:
+def timings(
+    case: DetectionTask, settings: Sequence[MethodSetting], batches: Sequence[int], repeats: int = 3
+) -> pd.DataFrame:
     """Milliseconds per image of each method and of one full pass, at each size of batch: the best of `repeats`.
 
     The density counts its 1,000 generations, spread over the images of the batch.
@@ -340,7 +345,7 @@ def timings(case: Case, settings: Sequence[Setting], batches: Sequence[int], rep
     return pd.DataFrame(found)
 
 
-def exact_timing(case: Case, sigma: float, batch: int) -> float:
+def exact_timing(case: DetectionTask, sigma: float, batch: int) -> float:
     """Milliseconds per image of FLIPD's exact trace: one estimate and d products, from the slope over 8 probes."""
     part = case.generalized[0]
     few, more = (
@@ -357,7 +362,7 @@ def _scorer(method: object, name: str) -> Callable[[Tensor, Tensor | None], obje
     return lambda x, labels: method.score(x, labels)
 
 
-def _milliseconds(call: Callable, part: Part, batch: int, repeats: int) -> float:
+def _milliseconds(call: Callable, part: Asked, batch: int, repeats: int) -> float:
     x = part.x[torch.arange(batch) % len(part.x)]
     labels = None if part.labels is None else part.labels[torch.arange(batch) % len(part.x)]
     best = float("inf")

@@ -13,14 +13,14 @@ from spikiness_book.chapters.detection.measure import (
     ORACLE,
     PAPER,
     SPIKINESS,
-    Case,
-    Setting,
+    DetectionTask,
+    MethodSetting,
     detector,
     score,
 )
-from spikiness_book.zoo.audited import COPY
+from spikiness_book.zoo import MEMORIZED_BELOW
 
-CUTS = (0.2, COPY, 0.4, 0.5)  # of d1 / d2 where memorized ends and generalized begins, without a gap
+CUTS = (0.2, MEMORIZED_BELOW, 0.4, 0.5)  # of d1 / d2 where memorized ends and generalized begins, without a gap
 
 
 def groups(table: pd.DataFrame) -> dict[str, list[str]]:
@@ -33,7 +33,7 @@ def groups(table: pd.DataFrame) -> dict[str, list[str]]:
     return {group: names for group, names in kept.items() if names}
 
 
-def counts(found: Sequence[Case]) -> pd.DataFrame:
+def counts(found: Sequence[DetectionTask]) -> pd.DataFrame:
     """One row per case: samples drawn, memorized and generalized ones looked at, training images these copy."""
     rows = [
         {
@@ -50,7 +50,7 @@ def counts(found: Sequence[Case]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def each_model(reported: Sequence[Case], settings: Sequence[Setting]) -> pd.DataFrame:
+def each_model(reported: Sequence[DetectionTask], settings: Sequence[MethodSetting]) -> pd.DataFrame:
     """AUROC of each method on each reported case by itself."""
     rows = [
         {"kind": case.kind, "seed": case.seed, "method": s.method, "auroc": auroc(*score(case, s))}
@@ -90,7 +90,7 @@ def against(table: pd.DataFrame) -> pd.DataFrame:
     return rivals.assign(verdict=verdict)
 
 
-def label_noise(reported: Sequence[Case], settings: Sequence[Setting]) -> pd.DataFrame:
+def label_noise(reported: Sequence[DetectionTask], settings: Sequence[MethodSetting]) -> pd.DataFrame:
     """AUROC of spikiness, mean over cases, on all samples drawn: with the gap, and with one cut in place of it.
 
     `between` is the share of samples in the gap. Cuts that leave a sort empty are left out.
@@ -113,7 +113,7 @@ def label_noise(reported: Sequence[Case], settings: Sequence[Setting]) -> pd.Dat
 def label_loss(cuts: pd.DataFrame) -> tuple[float, str]:
     """The most that AUROC falls, over kinds, when a cut from a third to a half takes the place of the gap; the kind."""
     with_gap = cuts[cuts.gap != "none"].set_index("kind").auroc
-    single = cuts[(cuts.gap == "none") & (cuts.cut >= COPY)].groupby("kind").auroc.min()
+    single = cuts[(cuts.gap == "none") & (cuts.cut >= MEMORIZED_BELOW)].groupby("kind").auroc.min()
     fall = (with_gap - single).dropna()
     return float(fall.max()), str(fall.idxmax())
 

@@ -12,8 +12,9 @@ from spikiness import detection, images, measures
 from spikiness.denoisers import EDM, Empirical
 from spikiness.detection.calibration import NONLINEARITIES, SPIKIER, values
 from spikiness.sampling import Noise
-from spikiness_book.chapters.duplicates import measure as duplicates
-from spikiness_book.zoo import copying, models
+from spikiness.statistics import EARLIER, INSIDE, LATER, Interval, first_rise, onset, precedence, rate
+from spikiness_book import copying
+from spikiness_book.zoo import Trained
 
 GOOD, COPIES = "samples good", "half of the samples copies"
 SPIKY, ANY = "spikiness", "representation, any direction"  # of the chosen layer: memorized held to be spikier, or not
@@ -21,26 +22,7 @@ LOSS, ERROR, APPEAR = "loss", "error at the same noise", "copies among samples"
 LOSS_SIGMAS = (0.065, 0.14, 0.30, 0.65, 1.4)  # quantiles .1, .3, .5, .7, .9 of the noise levels of training
 TRIED = ("std", "std_over_norm", "participation_ratio", "kurtosis")
 APART = 10**12  # first seed of this noise: a sample never meets the noise it was made from
-FEWEST = 10  # memorized samples a choice may rest on
-
-
-@dataclass(frozen=True)
-class Network:
-    """A denoiser along its training on n images, each seen equally often."""
-
-    n: int
-    seed: int
-    x: Tensor  # [n, C, H, W]
-    seen: list[int]  # images seen at each stage
-    stages: list[EDM]
-
-
-def networks(
-    pool: Tensor, sizes: Sequence[int], width: int, seeds: Sequence[int], images_seen: int, patch: int = 1
-) -> list[Network]:
-    """Those of the chapter on the transition, at all stages."""
-    found = copying.transition(pool, sizes, width, seeds, images_seen, patch)
-    return [Network(n, seed, x, models.stages(images_seen), stages) for (n, seed), (x, stages) in found.items()]
+FEWEST_CHOSEN_ON = 10  # memorized samples a choice may rest on
 
 
 def noisy(x: Tensor, sigma: float, seed: int) -> Tensor:
@@ -61,16 +43,16 @@ def losses(denoiser: EDM, x: Tensor, seed: int, sigmas: Sequence[float] = LOSS_S
 
 
 def follow(
-    network: Network, held: Tensor, features: Callable[[Tensor], Tensor], count: int, sigma: float
+    network: Trained, held: Tensor, features: Callable[[Tensor], Tensor], count: int, sigma: float
 ) -> pd.DataFrame:
     """One row per stage: memorized share of `count` samples, their kernel distance to held-out images, both losses
     (with 95 % intervals over images), and the distance to f_emp on noisy held-out images, relative."""
-    found, shape = [], network.x.shape[1:]
+    found = []
     mine, real, empirical = network.x[: len(held)], features(held).detach(), Empirical(network.x)
     inputs = noisy(held, sigma, network.seed)
-    for seen, denoiser in zip(network.seen, network.stages, strict=True):
-        drawn = copying.draw(denoiser, shape, count, network.seed)
-        share, (low, high) = copying.rate(copying.table(drawn, network.x).memorized)
+    for stage, (seen, denoiser) in enumerate(zip(network.seen, network.stages, strict=True)):
+        drawn = network.draw(count, stage)
+        share, (low, high) = rate(copying.table(drawn, network.x).memorized)
         apart = measures.kernel_distance(features(drawn).detach(), real)
         row = {"n": network.n, "seed": network.seed, "images_seen": seen, "share": share, "low": low, "high": high}
         row |= {"quality": apart.value, "quality_low": apart.interval[0], "quality_high": apart.interval[1]}
@@ -105,10 +87,10 @@ def times(stages: pd.DataFrame, real: float, factor: float) -> pd.DataFrame:
             COPIES: ([mine[c] for c in ("share", "high", "low")], 0.5),
         }
         for kind, (three, at) in curves.items():
-            (value, where), early, late = (copying.crossing(mine.images_seen, y, at) for y in three)
-            low, high = (early[0], late[0]) if where == copying.INSIDE else (value, value)
-            row = {"n": n, "seed": seed, "kind": kind, "images_seen": value, "bound": where}
-            found.append({**row, "low": min(low, value), "high": max(high, value), "level": abs(at)})
+            rise, early, late = (first_rise(mine.images_seen, y, at) for y in three)
+            low, high = (early.value, late.value) if rise.inside else (rise.value, rise.value)
+            row = {"n": n, "seed": seed, "kind": kind, "images_seen": rise.value, "bound": rise.where}
+            found.append({**row, "low": min(low, rise.value), "high": max(high, rise.value), "level": abs(at)})
     return pd.DataFrame(found)
 
 
@@ -117,7 +99,7 @@ class Growth:
     """Exponent of a time over n, and what it rests on."""
 
     slope: float
-    interval: tuple[float, float]
+    interval: Interval
     used: int  # networks
     bound: bool  # some of the times are lower bounds, and so is the slope
 
@@ -128,11 +110,11 @@ def growth(found: pd.DataFrame, kind: str = COPIES, draws: int = 1000) -> Growth
     From the times that are seen; where these are of one size only, lower bounds of larger n join them, and the slope is
     a lower bound too. Interval: networks resampled within each size, each time drawn evenly in log from its own.
     """
-    mine = found[(found.kind == kind) & (found.bound != copying.EARLIER)]
-    sure = mine[mine.bound == copying.INSIDE]
+    mine = found[(found.kind == kind) & (found.bound != EARLIER)]
+    sure = mine[mine.bound == INSIDE]
     bound = sure.n.nunique() < 2
     if bound and len(sure):
-        mine = pd.concat([sure, mine[(mine.bound == copying.LATER) & (mine.n > sure.n.min())]])
+        mine = pd.concat([sure, mine[(mine.bound == LATER) & (mine.n > sure.n.min())]])
     elif not bound:
         mine = sure
     if mine.n.nunique() < 2 or sure.empty:
@@ -145,7 +127,8 @@ def growth(found: pd.DataFrame, kind: str = COPIES, draws: int = 1000) -> Growth
         picked = np.concatenate([rng.choice(group, len(group)) for group in groups])
         resampled.append(_slope(n[picked], rng.uniform(low[picked], high[picked])))
     ends = np.quantile(resampled, [0.025, 0.975])
-    return Growth(slope, (min(ends[0], slope), max(ends[1], slope)), len(mine), bound)
+    interval = Interval(min(ends[0], slope), max(ends[1], slope), over="networks of each size, and their times")
+    return Growth(slope, interval, len(mine), bound)
 
 
 def _slope(x: np.ndarray, y: np.ndarray) -> float:
@@ -161,13 +144,13 @@ def stand_in(found: pd.DataFrame) -> tuple[np.ndarray, bool]:
     The second value says that the samples are such a stand-in, which no choice should rest on.
     """
     mask = found.memorized.to_numpy(bool)
-    if mask.sum() >= FEWEST:
+    if mask.sum() >= FEWEST_CHOSEN_ON:
         return mask, False
     return found.ratio.to_numpy() <= np.quantile(found.ratio, 0.1), True
 
 
 def calibrate(
-    calibration: Sequence[duplicates.Network], samples: Sequence[Tensor], masks: Sequence[np.ndarray], sigmas: list
+    calibration: Sequence[Trained], samples: Sequence[Tensor], masks: Sequence[np.ndarray], sigmas: list
 ) -> pd.DataFrame:
     """AUROC of memorized against generalized samples, one row per network (`model`), layer, pool, measure and noise
     level: `detection.grid_search`."""
@@ -208,11 +191,12 @@ def scores(
 
 def unused(x: Tensor, seen: Sequence[Tensor]) -> Tensor:
     """The images of x [N, ...] that are in none of the sets `seen`: what no choice rests on."""
-    return x[~copying.in_set(x, torch.cat(list(seen)))]
+    known = {row.numpy().tobytes() for row in torch.cat(list(seen)).contiguous()}
+    return x[torch.tensor([row.numpy().tobytes() not in known for row in x.contiguous()], dtype=torch.bool)]
 
 
 def warnings(
-    network: Network, mine: Tensor, held: Tensor, choices: dict[str, detection.Probe], draws: int, resamples: int
+    network: Trained, mine: Tensor, held: Tensor, choices: dict[str, detection.Probe], draws: int, resamples: int
 ) -> pd.DataFrame:
     """One row per stage and score: AUROC of training images `mine` against held-out ones, with its interval."""
     found = []
@@ -239,16 +223,14 @@ def first_signs(warned: pd.DataFrame, stages: pd.DataFrame, chance: pd.Series) -
     found = []
     for (n, seed, signal), mine in pd.concat(parts).groupby(["n", "seed", "signal"]):
         mine = mine.sort_values("images_seen")
-        lacking = np.flatnonzero(~(mine.low > mine.chance).to_numpy())
-        first = int(lacking[-1]) + 1 if len(lacking) else 0
-        seen = mine.images_seen.iloc[first] if first < len(mine) else float("nan")
+        seen = onset(mine.images_seen, mine.low > mine.chance)
         found.append({"n": n, "seed": seed, "signal": signal, "images_seen": seen})
     return pd.DataFrame(found)
 
 
-def chance_copies(found: Sequence[Network], held: Tensor) -> pd.Series:
+def chance_copies(found: Sequence[Trained], held: Tensor) -> pd.Series:
     """For each network (n, seed), the upper end of the rate at which held-out images count as copies of its own."""
-    rates = {(w.n, w.seed): copying.rate(copying.table(held, w.x).memorized)[1][1] for w in found}
+    rates = {(w.n, w.seed): rate(copying.table(held, w.x).memorized)[1][1] for w in found}
     return pd.Series(rates)
 
 
@@ -258,8 +240,4 @@ def leads(signs: pd.DataFrame, first: str, second: str) -> dict[str, int]:
     Alone: `second` never comes. Missed: `second` comes and `first` does not.
     """
     table = signs.pivot(index=["n", "seed"], columns="signal", values="images_seen")
-    a, b = table[first].fillna(np.inf), table[second].fillna(np.inf)
-    both = np.isfinite(a) & np.isfinite(b)
-    counts = {"before": both & (a < b), "same": both & (a == b), "after": both & (a > b)}
-    counts |= {"alone": np.isfinite(a) & ~np.isfinite(b), "missed": ~np.isfinite(a) & np.isfinite(b)}
-    return {name: int(mask.sum()) for name, mask in counts.items()}
+    return precedence(table[first], table[second])

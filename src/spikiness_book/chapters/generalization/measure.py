@@ -8,22 +8,18 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from spikiness import denoisers, images, measures, theory
+from spikiness import denoisers, measures, theory
 from spikiness.networks.relu_dae import ReLUDAE
-from spikiness.training import Member, fit_ensemble
-from spikiness_book.chapters.memorization import measure as memorization
-from spikiness_book.engine.cache import cached
+from spikiness_book import two_layers
+from spikiness_book.two_layers import BATCH, MEMORIZING, RANK, Mixture, Problem, noisy, represent
 
-# A mode: a mean of length NORM, RANK strong directions around it, and a little variance TAIL^2 everywhere, which the
-# penalty drops in the limit and which small training sets mistake for structure.
-DIM, NORM, RANK, TAIL = 40, 6.0, 5, 0.03
 FRESH = 4000  # new samples, for the loss on new data
 MIDDLE = 64  # a batch size between that of the memorizing networks and the chapter's own
 FEW_SEEDS = 3  # seeds with a network on a second half, and in the harder settings: kept small because two cores
 
 
 @dataclass(frozen=True)
-class Setting:
+class MixtureSetting:
     """One kind of mixture: how many modes, how wide they are, and whether the network has units to spare."""
 
     modes: int = 3
@@ -33,242 +29,176 @@ class Setting:
 
 MAIN = "separable"
 SETTINGS = {
-    MAIN: Setting(),
-    "wide modes": Setting(spread=1.1),
-    "four modes": Setting(modes=4),
-    "no spare units": Setting(spare=False),
+    MAIN: MixtureSetting(),
+    "wide modes": MixtureSetting(spread=1.1),
+    "four modes": MixtureSetting(modes=4),
+    "no spare units": MixtureSetting(spare=False),
 }
 
 
-@dataclass(frozen=True)
-class World:
-    """A mixture of Gaussians of which everything is known."""
+@dataclass(frozen=True, kw_only=True)
+class MixtureProblem(Problem):
+    """A network on samples of a mixture, one of SETTINGS by `group`."""
 
-    means: Tensor  # [K, d]
-    factors: Tensor  # [K, d, r], Sigma_k = F_k F_k^T
+    mixture: Mixture
+    half: int = 0  # networks of one seed and size on disjoint samples
 
-    @property
-    def weights(self) -> list[float]:
-        return [1 / len(self.means)] * len(self.means)
-
-    @property
-    def truth(self) -> denoisers.Mixture:
-        return denoisers.Mixture.from_factors(self.means, list(self.factors), self.weights)
-
-    @property
-    def moments(self) -> Tensor:
-        return theory.second_moments(self.means.double(), (self.factors @ self.factors.mT).double())  # [K, d, d]
-
-    def draw(self, n: int, seed: int) -> tuple[Tensor, Tensor]:
-        """n samples [n, d] and their modes [n]."""
-        return images.mixture(self.means, list(self.factors), self.weights, n, seed)
+    def fresh(self, n: int) -> tuple[Tensor, Tensor]:
+        """n samples [n, d] and their modes [n]: new ones, which meet no training sample of any seed."""
+        return self.mixture.draw(n, self.seed + 10**6)
 
 
-@dataclass(frozen=True)
-class Case:
-    """One network on a mixture: the world, its own training samples, its settings, and once trained itself."""
-
-    setting: str
-    seed: int
-    half: int  # networks of one seed and size on disjoint samples
-    sigma: float
-    lam: float
-    width: int
-    world: World
-    clusters: tuple[Tensor, ...]  # K of [n_k, d]
-    network: ReLUDAE | None = None
-
-    @property
-    def x(self) -> Tensor:
-        return torch.cat(self.clusters)
-
-    @property
-    def widths(self) -> list[int]:
-        """The units that each mode's directions deserve (a heuristic where there are too few)."""
-        return theory.rank_directions(self.clusters, self.width, self.sigma, self.lam)
-
-
-def world(setting: Setting, seed: int) -> World:
-    """Means with the most negative cosines possible; strong directions orthogonal to them, and a tail."""
-    means = images.simplex_means(setting.modes, DIM, NORM, seed)
-    strong = images.random_factors(setting.modes, DIM, RANK, setting.spread, seed, decay=0, means=means)
-    strong = strong * torch.linspace(1, 0.4, RANK, dtype=strong.dtype)
-    tail = TAIL * torch.eye(DIM, dtype=strong.dtype).expand(setting.modes, -1, -1)
-    return World(means.float(), torch.cat([strong, tail], dim=2).float())
-
-
-def plan(sizes: Sequence[int], seeds: Sequence[int], width: int, sigma: float, lam: float) -> list[Case]:
+def plan(sizes: Sequence[int], seeds: Sequence[int], width: int, sigma: float, lam: float) -> list[MixtureProblem]:
     """Every size and seed of the main setting, some with a second network on disjoint samples, and harder settings."""
-    cases = []
+    problems = []
     for name, setting in SETTINGS.items():
         units = width if setting.spare else setting.modes * (RANK + 1)
         for i, seed in enumerate(seeds if name == MAIN else seeds[:FEW_SEEDS]):
-            here = world(setting, seed)
+            mixture = two_layers.mixture_with_tail(seed, setting.modes, setting.spread)
             for n in sizes if name == MAIN else [max(sizes)]:
-                halves = split(here, n, seed)[: 2 if name == MAIN and i < FEW_SEEDS else 1]
-                cases += [Case(name, seed, j, sigma, lam, units, here, half) for j, half in enumerate(halves)]
-    return cases
+                halves = mixture.halves(n, seed)[: 2 if name == MAIN and i < FEW_SEEDS else 1]
+                problems += [
+                    MixtureProblem(x, units, sigma, lam, seed, name, start=2 * seed + half, mixture=mixture, half=half)
+                    for half, x in enumerate(halves)
+                ]
+    return problems
 
 
-def split(here: World, n: int, seed: int) -> list[tuple[Tensor, ...]]:
-    """The clusters of n samples, and those of n others."""
-    x, label = here.draw(2 * n, seed)
-    return [tuple(x[i : i + n][label[i : i + n] == k] for k in range(len(here.means))) for i in (0, n)]
-
-
-def train(cases: Sequence[Case], batch: int, steps: int) -> list[Case]:
-    """The cases with their networks, all trained side by side, from the cache where it has them."""
-    members = [Member(c.x, c.width, c.sigma, c.lam, 2 * c.seed + c.half) for c in cases]
-    networks = cached(fit_ensemble, members, batch=batch, steps=steps)
-    return [replace(case, network=network) for case, network in zip(cases, networks, strict=True)]
-
-
-def summary(case: Case) -> dict[str, object]:
+def summary(problem: MixtureProblem) -> dict[str, object]:
     """One row per network: alpha and beta, operator error, losses on its samples and on new ones, and predicted."""
-    net, noise, fit = case.network, case.sigma, (case.clusters, case.widths, case.sigma, case.lam)
-    n, (fresh, _) = len(case.x), case.world.draw(FRESH, _other(case.seed))
-    alpha, beta = theory.separability(case.clusters)
-    train = theory.true_loss(net.w1, net.w2, case.x, noise, draws=max(8, 20_000 // n), seed=case.seed).value
-    test = theory.true_loss(net.w1, net.w2, fresh, noise, draws=8, seed=case.seed).value
-    train_predicted = theory.predicted_loss(*fit)
-    test_predicted = theory.predicted_test_loss(*fit, case.world.moments, case.world.weights)
+    weights, theorem = (problem.network.w1, problem.network.w2), problem.theorem
+    draws = max(8, 20_000 // problem.n)
+    train = theory.true_loss(*weights, problem.x, problem.sigma, draws=draws, seed=problem.seed).value
+    fresh, _ = problem.fresh(FRESH)
+    test = theory.true_loss(*weights, fresh, problem.sigma, draws=8, seed=problem.seed).value
+    train_predicted, test_predicted = _predicted(problem)
+    alpha, beta = theory.separability(problem.clusters)
     return {
-        **_labels(case),
+        **_labels(problem),
         "alpha": alpha,
         "beta": beta,
-        "operator_error": max(theory.operator_error(net.w1, net.w2, *fit)),
-        "shared_units": int((theory.active_units(net.w1, case.clusters).sum(dim=0) > 1).sum()),
+        "operator_error": max(theory.operator_error(*weights, *theorem)),
+        "shared_units": int((theory.active_units(weights[0], problem.clusters).sum(dim=0) > 1).sum()),
         "train": train,
         "train_predicted": train_predicted,
         "test": test,
         "test_predicted": test_predicted,
         "train_error": train / train_predicted - 1,
         "test_error": test / test_predicted - 1,
-        "stationarity": net.record["stationarity"],
+        "stationarity": problem.network.record["stationarity"],
     }
 
 
-def predicted_curve(cases: Sequence[Case], points: int = 13) -> pd.DataFrame:
-    """Predicted losses, on training and on new samples, at training set sizes between those of the cases."""
-    main = {case.seed: case for case in cases if case.setting == MAIN}
-    sizes = [len(case.x) for case in cases if case.setting == MAIN]
+def _labels(problem: MixtureProblem) -> dict[str, object]:
+    names = {"seed": problem.seed, "half": problem.half, "n": problem.n, "width": problem.width}
+    return {"setting": problem.group, **names}
+
+
+def _predicted(problem: MixtureProblem) -> tuple[float, float]:
+    """Predicted losses on the training set and on new samples."""
+    theorem, mixture = problem.theorem, problem.mixture
+    return theory.predicted_loss(*theorem), theory.predicted_test_loss(*theorem, mixture.moments, mixture.weights)
+
+
+def predicted_curve(problems: Sequence[MixtureProblem], points: int = 13) -> pd.DataFrame:
+    """Predicted losses, on training and on new samples, at training set sizes between those of the problems."""
+    main = {problem.seed: problem for problem in problems if problem.group == MAIN}
+    sizes = [problem.n for problem in problems if problem.group == MAIN]
     rows = []
     for n in np.unique(np.geomspace(min(sizes), max(sizes), points).round().astype(int)):
-        for seed, case in main.items():
-            c = replace(case, clusters=split(case.world, int(n), seed)[0])
-            fit = (c.clusters, c.widths, c.sigma, c.lam)
-            test = theory.predicted_test_loss(*fit, c.world.moments, c.world.weights)
-            rows.append({"n": int(n), "seed": seed, "train": theory.predicted_loss(*fit), "test": test})
+        for seed, problem in main.items():
+            train, test = _predicted(replace(problem, clusters=problem.mixture.halves(int(n), seed)[0]))
+            rows.append({"n": int(n), "seed": seed, "train": train, "test": test})
     return pd.DataFrame(rows)
 
 
-def limits(case: Case) -> dict[str, float]:
+def limits(problem: MixtureProblem) -> dict[str, float]:
     """The loss that networks approach as n grows (Cor 3.3), and that of f_gt, the best denoiser of all (sampled)."""
-    widths = [RANK + 1] * len(case.world.means)
-    limit = theory.population_loss(case.world.moments, case.world.weights, widths, case.sigma, case.lam)
-    x, _ = case.world.draw(FRESH, _other(case.seed))
-    truth = [_squared(case.world.truth, case, x, draw) for draw in range(4)]
-    return {"seed": case.seed, "limit": limit, "truth": float(np.mean(truth))}
+    mixture, sigma = problem.mixture, problem.sigma
+    widths = [RANK + 1] * len(mixture.means)
+    limit = theory.population_loss(mixture.moments, mixture.weights, widths, sigma, problem.lam)
+    x, _ = problem.fresh(FRESH)
+    estimates = (mixture.truth(noisy(x, sigma, 1000 * draw + problem.seed), sigma) for draw in range(4))
+    truth = [float((estimate - x).square().sum(dim=1).mean()) for estimate in estimates]
+    return {"seed": problem.seed, "limit": limit, "truth": float(np.mean(truth))}
 
 
-def block_gains(case: Case) -> pd.DataFrame:
+def block_gains(problem: MixtureProblem) -> pd.DataFrame:
     """One row per direction that the theory keeps: the predicted gain w^2, and u^T W2 D W1^T u of the network.
 
     `elsewhere` is the norm of what the network does outside of its mode's directions, over that of the prediction.
     """
-    active, net = theory.active_units(case.network.w1, case.clusters), case.network
-    rows = []
-    for k, (x, width, on) in enumerate(zip(case.clusters, case.widths, active, strict=True)):
-        gain = theory.gains(case.clusters, case.widths, case.sigma, case.lam)[k].double()
-        axes = torch.linalg.svd(x.double(), full_matrices=False)[2][:width].T  # [d, p_k]
-        operator = net.w2.detach().double()[:, on] @ net.w1.detach().double()[:, on].T  # [d, d]
+    operators = theory.linear_maps(problem.network.w1, problem.network.w2, problem.clusters)
+    predicted, rows = theory.gains(*problem.theorem), []
+    for k, (x, gain, operator) in enumerate(zip(problem.clusters, predicted, operators, strict=True)):
+        gain = gain.double()
+        axes = torch.linalg.svd(x.double(), full_matrices=False)[2][: len(gain)].T  # [d, p_k]
         inside = axes @ (axes.T @ operator @ axes) @ axes.T
         learned = (axes * (operator @ axes)).sum(dim=0)
         elsewhere = float((operator - inside).norm() / gain.norm())
-        rows += [
-            {**_labels(case), "mode": k, "direction": j, "predicted": p, "learned": found, "elsewhere": elsewhere}
-            for j, (p, found) in enumerate(zip(gain.tolist(), learned.tolist(), strict=True))
-        ]
+        for j, (w2, learned_w2) in enumerate(zip(gain.tolist(), learned.tolist(), strict=True)):
+            row = {"mode": k, "direction": j, "predicted": w2, "learned": learned_w2, "elsewhere": elsewhere}
+            rows.append({**_labels(problem), **row})
     return pd.DataFrame(rows)
 
 
-def distances(cases: Sequence[Case]) -> pd.DataFrame:
+def distances(problems: Sequence[MixtureProblem]) -> pd.DataFrame:
     """Relative distances on new noisy samples: to f_gt, to f_emp, between the networks of two halves, and the limit's
     to f_gt: f_gt is a posterior mean, so E|f - f_gt|^2 is the loss of f less that of f_gt."""
-    pairs: dict[tuple[int, int], list[Case]] = {}
-    for case in cases:
-        if case.setting == MAIN:
-            pairs.setdefault((case.seed, len(case.x)), []).append(case)
+    main = (problem for problem in problems if problem.group == MAIN)
+    pairs = two_layers.grouped(main, lambda problem: (problem.seed, problem.n))
     gaps = {seed: limits(first) for (seed, _), (first, *_) in pairs.items()}
     rows = []
     for (seed, n), (first, *second) in pairs.items():
-        x, _ = first.world.draw(FRESH // 4, _other(seed))
-        y = noisy(x, first.sigma, seed)
-        truth = first.world.truth
+        y = noisy(first.fresh(FRESH // 4)[0], first.sigma, seed)
+        truth = first.mixture.truth
         references = {"network and ground truth": truth, "network and empirical": denoisers.Empirical(first.x)}
         if second:
             references["networks of two halves"] = second[0].network
-        found = {k: measures.distance(first.network, f, y, first.sigma).relative for k, f in references.items()}
+        values = {k: measures.distance(first.network, f, y, first.sigma).relative for k, f in references.items()}
         size = float(truth(y, first.sigma).square().sum(dim=1).mean())
-        found["limit and ground truth"] = ((gaps[seed]["limit"] - gaps[seed]["truth"]) / size) ** 0.5
-        rows += [{"seed": seed, "n": n, "between": name, "distance": value} for name, value in found.items()]
+        values["limit and ground truth"] = ((gaps[seed]["limit"] - gaps[seed]["truth"]) / size) ** 0.5
+        rows += [{"seed": seed, "n": n, "between": name, "distance": value} for name, value in values.items()]
     return pd.DataFrame(rows)
 
 
-def participation(case: Case, n: int = 500) -> Tensor:
+def participation(problem: MixtureProblem, n: int = 500) -> Tensor:
     """Share of its mode's units that a new noisy sample excites, participation ratio over units of the block [n]."""
-    x, label = case.world.draw(n, _other(case.seed))
-    h = case.network.encode(noisy(x, case.sigma, case.seed)).detach()
-    alive = case.network.w1.detach().norm(dim=0) > 1e-2
-    block = (theory.active_units(case.network.w1, case.clusters) & alive).sum(dim=1)  # [K]
+    x, label = problem.fresh(n)
+    h = represent(problem.network, x, problem.sigma, problem.seed)
+    alive = problem.network.w1.detach().norm(dim=0) > 1e-2
+    block = (theory.active_units(problem.network.w1, problem.clusters) & alive).sum(dim=1)  # [K]
     return measures.participation_ratio(h) / block[label]
 
 
-def balance(cases: Sequence[Case], batch: int, steps: int) -> pd.DataFrame:
+def balance(problems: Sequence[MixtureProblem], batch: int, steps: int) -> pd.DataFrame:
     """Mean `participation` of the main setting's networks, largest size, and of the same trained with smaller batches
     and for longer: gains fix no rotation of a block (O_k of Theorem 3.1). Beside them, that of `block_minimizer`."""
-    size = max(len(c.x) for c in cases if c.setting == MAIN)
-    chosen = [c for c in cases if c.setting == MAIN and c.half == 0 and len(c.x) == size][:FEW_SEEDS]
-    trained = {(batch, 1): chosen}
-    for other, times in ((memorization.BATCH, 1), (MIDDLE, 1), (MIDDLE, 2)):
-        trained.setdefault((other, times), train(chosen, other, times * steps))
-    rows = [
-        {"batch": b, "steps": f"{times * steps} steps", "seed": c.seed, "participation": float(participation(c).mean())}
-        for (b, times), group in trained.items()
-        for c in group
-    ]
-    for case in chosen:
-        w = theory.block_minimizer(case.clusters, case.widths, case.sigma, case.lam, steps=10)
+    main = [problem for problem in problems if problem.group == MAIN]
+    size = max(problem.n for problem in main)
+    largest = [problem for problem in main if problem.half == 0 and problem.n == size][:FEW_SEEDS]
+    trained = {(batch, 1): largest}
+    for other, times in ((BATCH[MEMORIZING], 1), (MIDDLE, 1), (MIDDLE, 2)):
+        trained.setdefault((other, times), two_layers.train(largest, other, times * steps))
+
+    def row(problem: MixtureProblem, batch: int, training: str) -> dict[str, object]:
+        share = float(participation(problem).mean())
+        return {"batch": batch, "steps": training, "seed": problem.seed, "participation": share}
+
+    rows = [row(problem, b, f"{times * steps} steps") for (b, times), group in trained.items() for problem in group]
+    for problem in largest:
+        w = theory.block_minimizer(*problem.theorem, steps=10)
         network = ReLUDAE(*w.shape)
         network.w1.data = w
-        share = float(participation(replace(case, network=network)).mean())
-        rows += [{"batch": b, "steps": "theory", "seed": case.seed, "participation": share} for b, _ in trained]
+        rows += [row(replace(problem, network=network), b, "theory") for b, _ in trained]
     return pd.DataFrame(rows).drop_duplicates()
 
 
-def representations(case: Case) -> dict[str, np.ndarray]:
+def representations(problem: MixtureProblem) -> dict[str, np.ndarray]:
     """h of one new noisy sample of each mode, units grouped by the mode that excites them most."""
-    x, label = case.world.draw(100, _other(case.seed))
-    means = torch.stack([c.mean(dim=0) for c in case.clusters])
-    excited = means @ case.network.w1.detach()  # [K, p]
+    x, label = problem.fresh(100)
+    means = torch.stack([cluster.mean(dim=0) for cluster in problem.clusters])
+    excited = means @ problem.network.w1.detach()  # [K, p]
     order = torch.argsort(excited.argmax(dim=0) * 1e3 - excited.amax(dim=0))
-    h = case.network.encode(noisy(x, case.sigma, case.seed)).detach()[:, order]
+    h = represent(problem.network, x, problem.sigma, problem.seed)[:, order]
     return {f"mode {k + 1}": h[label == k][0].numpy() for k in range(len(means))}
-
-
-def _labels(case: Case) -> dict[str, object]:
-    return {"setting": case.setting, "seed": case.seed, "half": case.half, "n": len(case.x), "width": case.width}
-
-
-def _other(seed: int) -> int:
-    return seed + 10**6  # new samples meet no training sample of any seed
-
-
-def noisy(x: Tensor, sigma: float, seed: int) -> Tensor:
-    """x [n, d] plus Gaussian noise of standard deviation sigma, drawn with the seed."""
-    return x + sigma * torch.randn(x.shape, generator=torch.Generator().manual_seed(seed), dtype=x.dtype)
-
-
-def _squared(denoiser: denoisers.Denoiser, case: Case, x: Tensor, draw: int) -> float:
-    estimate = denoiser(noisy(x, case.sigma, 1000 * draw + case.seed), case.sigma)
-    return float((estimate - x).square().sum(dim=1).mean())

@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 
 from spikiness import images, measures
+from spikiness.statistics import Interval, last_fall, rate
+from spikiness_book import zoo
 from spikiness_book.chapters.phase.measure import CELL, GENERALIZING, MEMORIZING, MODES, NEITHER, NORM
-from spikiness_book.chapters.transition import measure as transition
-from spikiness_book.zoo import models
 
 
 def cell_map(table: pd.DataFrame, value: str) -> pd.DataFrame:
@@ -32,24 +32,20 @@ def phase_map(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def agreement(table: pd.DataFrame) -> tuple[float, tuple[float, float]]:
+def agreement(table: pd.DataFrame) -> tuple[float, Interval]:
     """Share of networks in the phase of the theory, its interval resampling whole cells of the grid; Wilson's, for as
     many trials as cells, where all or none agree."""
-    same = (table.phase == table.theory).to_numpy(float)
-    return _rate(same, table)
+    return rate(table.phase == table.theory, _cells(table), over="cells")
 
 
-def mean_over_cells(table: pd.DataFrame, value: str) -> tuple[float, tuple[float, float]]:
+def mean_over_cells(table: pd.DataFrame, value: str) -> tuple[float, Interval]:
     """Mean of a share in [0, 1], with the same interval as `agreement`."""
-    return _rate(table[value].to_numpy(float), table)
+    return rate(table[value], _cells(table), over="cells")
 
 
-def _rate(values: np.ndarray, table: pd.DataFrame) -> tuple[float, tuple[float, float]]:
-    groups = table.groupby(CELL).ngroup().to_numpy()
-    count, share = len(np.unique(groups)), float(values.mean())
-    if count == 1 or share in (0.0, 1.0):
-        return share, measures.wilson(round(share * count), count)
-    return share, measures.bootstrap(values, groups=groups)
+def _cells(table: pd.DataFrame) -> np.ndarray:
+    """A label [N] of the cell of the grid that each row is of."""
+    return table.groupby(CELL).ngroup().to_numpy()
 
 
 def parts(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
@@ -70,24 +66,22 @@ def half_stored(table: pd.DataFrame) -> pd.DataFrame:
     interpolated in log n, and over the width as `ratio`; NaN where it does not, within the n tried."""
     rows = []
     for (width, sigma, lam, seed), mine in table.groupby(["width", "sigma", "lam", "seed"]):
-        n, share = mine.sort_values("n")[["n", "stored"]].to_numpy(float).T
-        above, turning = np.flatnonzero(share >= 0.5), np.nan
-        if len(above) and above[-1] + 1 < len(n):
-            a, b = above[-1], above[-1] + 1
-            turning = n[a] * (n[b] / n[a]) ** ((share[a] - 0.5) / (share[a] - share[b]))
+        curve = mine.sort_values("n")
+        fall = last_fall(curve.n, curve.stored)
+        turning = fall.value if fall.inside else np.nan
         rows.append((width, sigma, lam, seed, turning, turning / width))
     return pd.DataFrame(rows, columns=["width", "sigma", "lam", "seed", "turning", "ratio"])
 
 
-def geometric_mean(table: pd.DataFrame, value: str) -> tuple[float, tuple[float, float]]:
-    """Geometric mean of a positive column, its interval resampling whole settings (width, sigma, lambda); the smallest
-    and the largest value where there is one setting only."""
+def geometric_mean(table: pd.DataFrame, value: str) -> tuple[float, Interval]:
+    """Geometric mean of a positive column, its interval resampling whole settings (width, sigma, lambda); the range of
+    the values where there is one setting only."""
     logs = np.log(table[value].to_numpy(float))
     groups = table.groupby(["width", "sigma", "lam"]).ngroup().to_numpy()
     if len(np.unique(groups)) == 1:
-        return float(np.exp(logs.mean())), (float(np.exp(logs.min())), float(np.exp(logs.max())))
+        return float(np.exp(logs.mean())), Interval.range(np.exp(logs), over="seeds")
     low, high = measures.bootstrap(logs, groups=groups)
-    return float(np.exp(logs.mean())), (float(np.exp(low)), float(np.exp(high)))
+    return float(np.exp(logs.mean())), Interval(np.exp(low), np.exp(high), over="settings")
 
 
 def by_setting(table: pd.DataFrame) -> pd.DataFrame:
@@ -126,13 +120,12 @@ def boundaries(
 def unet_fractions(
     data: str, networks: Sequence[tuple[int, int, int, int]], images_seen: int, samples: int
 ) -> pd.DataFrame:
-    """One row per network of a `transition.plan`, (n, width, index, seed), the same networks as that chapter's: the
+    """One row per network of a `zoo.plan_each_once`, the same networks as in the chapter on the transition: the
     memorized fraction of `samples` samples, `value`, with Wilson's interval."""
-    pool, rows = images.load(data).x, []
-    for n, width, index, seed in networks:
-        x = pool[models.chunk(pool, n, index)]
-        trained = models.model(x, width, seed, images_seen, sigma_data=float(pool.std()))[-1]
-        found = measures.memorization(transition.draw(trained, pool, samples), x)
-        low, high = found.interval
-        rows.append((n, width, index, seed, found.fraction, low, high, f"width {width}"))
+    rows = []
+    for model in zoo.train_each_once(images.load(data), zoo.unet(0, images_seen), networks):
+        report = measures.memorization(model.draw(samples, seed=zoo.SHARED_NOISE), model.x)
+        low, high = report.interval
+        name = f"width {model.width}"
+        rows.append((model.n, model.width, model.index, model.seed, report.fraction, low, high, name))
     return pd.DataFrame(rows, columns=["n", "width", "index", "seed", "value", "low", "high", "kind"])

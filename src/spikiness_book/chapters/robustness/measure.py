@@ -13,12 +13,10 @@ from spikiness import measures, theory
 from spikiness.errors import Diverged, SpikinessError, suggest
 from spikiness.networks.relu_dae import ReLUDAE
 from spikiness.training import Member, default_lr, descend, gradient_norm
-from spikiness_book.chapters.generalization import measure as generalization
-from spikiness_book.chapters.memorization import measure as memorization
+from spikiness_book import two_layers
 from spikiness_book.engine.cache import cached
+from spikiness_book.two_layers import BATCH, GENERALIZING, MEMORIZING, STORES, Problem
 
-MEMORIZING, GENERALIZING = "memorizing", "generalizing"
-BATCH = {MEMORIZING: 16, GENERALIZING: 128}
 LARGER_BATCH = 16  # times the memorizing regime's batch, where the batch itself is the question
 SHARES = (0.4, 0.3, 0.2, 0.1)  # of an image's gain, in the columns of a network that starts split
 JITTER = 0.01  # of a column's length, added to each split column: exact copies could never part
@@ -28,7 +26,7 @@ LOSS_DRAWS = 4000  # samples with noise behind each loss
 
 
 @dataclass(frozen=True)
-class Setting:
+class TrainingSetting:
     """One way to train, told from the others by its name; all but what it names is as in the first, Adam."""
 
     name: str
@@ -45,109 +43,94 @@ class Setting:
     regimes: tuple[str, ...] = (MEMORIZING, GENERALIZING)
 
 
-@dataclass(frozen=True)
-class Case:
-    """One network: how and what it learns, and once trained itself."""
+@dataclass(frozen=True, kw_only=True)
+class SettingProblem(Problem):
+    """A network and how it is trained; `group` is its regime."""
 
-    setting: Setting
-    regime: str
-    seed: int
-    sigma: float
-    lam: float
-    width: int
-    clusters: tuple[Tensor, ...]  # K of [n_k, d]
-    network: ReLUDAE | None = None
-
-    @property
-    def x(self) -> Tensor:
-        return torch.cat(self.clusters)
-
-    @property
-    def member(self) -> Member:
-        return Member(self.x, self.width, self.sigma, self.lam, self.seed)
-
-    @property
-    def widths(self) -> list[int]:
-        """The units p_k of the prediction: one per image, or what each mode's directions deserve."""
-        if self.regime == MEMORIZING:
-            return [1] * len(self.clusters)
-        return theory.rank_directions(self.clusters, self.width, self.sigma, self.lam)
+    setting: TrainingSetting
 
 
-def settings(sigma: float, sigmas: Sequence[float], rates: Sequence[float], scales: Sequence[float]) -> list[Setting]:
+def settings(
+    sigma: float, sigmas: Sequence[float], rates: Sequence[float], scales: Sequence[float]
+) -> list[TrainingSetting]:
     """All ways to train of the chapter; `rates` and `scales` multiply the learning rate and the start's weights."""
     few = (MEMORIZING,)
     alone = {"optimizer": "adamw", "decay_only": True}
     return [
-        Setting("Adam", "optimizer"),
-        Setting("AdamW, penalty kept", "optimizer", "adamw", decay=0.01),  # torch's own decay, beside lambda
-        Setting("RMSprop", "optimizer", "rmsprop"),
-        Setting("SGD, momentum 0.9", "optimizer", "sgd"),
-        Setting("AdamW, decay for penalty", "decay only", **alone),
-        Setting("same, larger batch", "decay only", batch=LARGER_BATCH, regimes=few, **alone),
-        *(Setting(f"Adam, rate x {rate:g}", "learning rate", rate=rate) for rate in rates),
-        Setting(f"SGD, rate x {max(rates):g}", "learning rate", "sgd", rate=max(rates)),
-        *(Setting(f"start x {scale:g}", "start", scale=scale) for scale in scales),
-        Setting("orthogonal start", "start", start="orthogonal"),
-        *(Setting(f"noise level {s:g}", "noise", sigma=s / sigma) for s in sigmas if s != sigma),
-        Setting("untied weights", "weights", tied=False),
-        Setting("Adam, larger batch", "batch", batch=LARGER_BATCH, regimes=few),
+        TrainingSetting("Adam", "optimizer"),
+        TrainingSetting("AdamW, penalty kept", "optimizer", "adamw", decay=0.01),  # torch's own decay, beside lambda
+        TrainingSetting("RMSprop", "optimizer", "rmsprop"),
+        TrainingSetting("SGD, momentum 0.9", "optimizer", "sgd"),
+        TrainingSetting("AdamW, decay for penalty", "decay only", **alone),
+        TrainingSetting("same, larger batch", "decay only", batch=LARGER_BATCH, regimes=few, **alone),
+        *(TrainingSetting(f"Adam, rate x {rate:g}", "learning rate", rate=rate) for rate in rates),
+        TrainingSetting(f"SGD, rate x {max(rates):g}", "learning rate", "sgd", rate=max(rates)),
+        *(TrainingSetting(f"start x {scale:g}", "start", scale=scale) for scale in scales),
+        TrainingSetting("orthogonal start", "start", start="orthogonal"),
+        *(TrainingSetting(f"noise level {s:g}", "noise", sigma=s / sigma) for s in sigmas if s != sigma),
+        TrainingSetting("untied weights", "weights", tied=False),
+        TrainingSetting("Adam, larger batch", "batch", batch=LARGER_BATCH, regimes=few),
     ]
 
 
-def split_settings() -> list[Setting]:
+def split_settings() -> list[TrainingSetting]:
     """The optimizers from a start at the prediction, each image's gain split over several columns (memorizing)."""
     names = {"Adam": "adam", "RMSprop": "rmsprop", "SGD, momentum 0.9": "sgd"}
     few = (MEMORIZING,)
-    return [Setting(name, "split", optimizer, start="split", regimes=few) for name, optimizer in names.items()]
+    return [TrainingSetting(name, "split", optimizer, start="split", regimes=few) for name, optimizer in names.items()]
 
 
 def plan(
-    pool: Tensor, ways: Sequence[Setting], seeds: Sequence[int], sigma: float,
+    pool: Tensor, chosen: Sequence[TrainingSetting], seeds: Sequence[int], sigma: float,
     n: int, width: int, lam: float, n_mixture: int, width_mixture: int, lam_mixture: float,
-) -> list[Case]:  # fmt: skip
+) -> list[SettingProblem]:  # fmt: skip
     """Every setting and seed: n separable images of pool [N, ...] in the memorizing regime, three Gaussian modes,
     sampled `n_mixture` times, in the generalizing one."""
     data = {}
     for seed in seeds:
-        here = generalization.world(generalization.Setting(), seed)
-        data[MEMORIZING, seed] = tuple(memorization.choose(pool, n, seed, "separable")[:, None])
-        data[GENERALIZING, seed] = generalization.split(here, n_mixture, seed)[0]
-    sizes = {MEMORIZING: (lam, width), GENERALIZING: (lam_mixture, width_mixture)}
+        data[MEMORIZING, seed] = two_layers.separable_images(pool, n, seed)
+        data[GENERALIZING, seed] = two_layers.mixture_with_tail(seed).halves(n_mixture, seed)[0]
+    sizes = {
+        MEMORIZING: {"width": width, "lam": lam, "blocks": [1] * n},
+        GENERALIZING: {"width": width_mixture, "lam": lam_mixture},
+    }
     return [
-        Case(way, regime, seed, sigma * way.sigma, *sizes[regime], data[regime, seed])
-        for way in ways
-        for regime in way.regimes
+        SettingProblem(
+            data[regime, seed], sigma=sigma * setting.sigma, seed=seed, group=regime, tied=setting.tied,
+            setting=setting, **sizes[regime],
+        )
+        for setting in chosen
+        for regime in setting.regimes
         for seed in seeds
-    ]
+    ]  # fmt: skip
 
 
-def train(cases: Sequence[Case], steps: dict[str, int]) -> list[Case]:
-    """The cases with their networks; those that share a way to descend are trained side by side, and kept.
+def train(problems: Sequence[SettingProblem], steps: dict[str, int]) -> list[SettingProblem]:
+    """The problems with their networks; those that share a way to descend are trained side by side, and kept.
 
     `steps` is that of each regime.
     """
-    groups: dict[tuple, list[int]] = {}
-    for i, case in enumerate(cases):
-        way = case.setting
-        key = (case.regime, way.optimizer, way.rate, _decay(case), way.start, way.scale, way.tied, way.batch)
-        groups.setdefault(key, []).append(i)
+
+    def descent(problem: SettingProblem) -> tuple[str, TrainingSetting]:
+        return problem.group, replace(problem.setting, name="", group="", sigma=1.0, regimes=())
+
     networks: dict[int, ReLUDAE] = {}
-    for (regime, optimizer, rate, decay, start, scale, tied, batch), which in groups.items():
-        members = [cases[i].member for i in which]
-        if cases[which[0]].setting.decay_only:
+    for (regime, setting), group in two_layers.grouped(problems, descent).items():
+        members = [problem.member(problem.x) for problem in group]
+        if setting.decay_only:
             members = [replace(member, lam=0.0) for member in members]
         fitted = cached(
-            fit_from, members, start=start, scale=scale, tied=tied, optimizer=optimizer, decay=decay,
-            lr=rate * own_rate(optimizer, members), batch=batch * BATCH[regime], steps=steps[regime],
+            fit_from, members, start=setting.start, scale=setting.scale, tied=setting.tied, optimizer=setting.optimizer,
+            lr=setting.rate * own_rate(setting.optimizer, members), decay=_decay(group[0]),
+            batch=setting.batch * BATCH[regime], steps=steps[regime],
         )  # fmt: skip
-        networks |= dict(zip(which, fitted, strict=True))
-    return [replace(case, network=networks[i]) for i, case in enumerate(cases)]
+        networks |= zip(map(id, group), fitted, strict=True)
+    return [replace(problem, network=networks[id(problem)]) for problem in problems]
 
 
-def _decay(case: Case) -> float:
-    """The decoupled decay of a case; alone it is that by which L2 would give lambda: 4 lambda for tied weights."""
-    return 4 * case.lam if case.setting.decay_only else case.setting.decay
+def _decay(problem: SettingProblem) -> float:
+    """The decoupled decay of a problem; alone it is that by which L2 would give lambda: 4 lambda for tied weights."""
+    return 4 * problem.lam if problem.setting.decay_only else problem.setting.decay
 
 
 def own_rate(optimizer: str, members: Sequence[Member]) -> float:
@@ -177,8 +160,8 @@ def fit_from(
             done = state.step + 1
     except Diverged:
         if len(members) > 1:  # one stops all: each goes on alone, which is what it does among the others
-            ways = {"start": start, "scale": scale, "tied": tied, "optimizer": optimizer, "lr": lr, "decay": decay}
-            return [fit_from([member], **ways, batch=batch, steps=steps)[0] for member in members]
+            options = {"start": start, "scale": scale, "tied": tied, "optimizer": optimizer, "lr": lr, "decay": decay}
+            return [fit_from([member], **options, batch=batch, steps=steps)[0] for member in members]
     for network in networks:
         network.record = {"steps": steps, "done": done, "lr": lr, "optimizer": optimizer, "start": start}
     return networks
@@ -214,78 +197,79 @@ def _split(member: Member, generator: torch.Generator) -> Tensor:
     return torch.nn.functional.pad(w, (0, member.width - pieces))
 
 
-def summary(case: Case) -> dict[str, object]:
+def summary(problem: SettingProblem) -> dict[str, object]:
     """One row per network: state, operator error, columns, gains, objective over its prediction, stationarity.
 
     A network that diverged has NaN for all but its state.
     """
-    labels = {"setting": case.setting.name, "group": case.setting.group, "regime": case.regime, "seed": case.seed}
-    labels |= {"sigma": case.sigma, "lr": case.network.record["lr"]}
-    weights = case.network.w1.detach(), case.network.w2.detach()
-    if case.network.record["done"] < case.network.record["steps"] or not all(w.isfinite().all() for w in weights):
+    network, x, setting = problem.network, problem.x, problem.setting
+    labels = {"setting": setting.name, "group": setting.group, "regime": problem.group, "seed": problem.seed}
+    labels |= {"sigma": problem.sigma, "lr": network.record["lr"]}
+    weights = network.w1.detach(), network.w2.detach()
+    if network.record["done"] < network.record["steps"] or not all(w.isfinite().all() for w in weights):
         return {**labels, "diverged": True, "stationary": False, "reached": False}
-    fit = (case.clusters, case.widths, case.sigma, case.lam)
-    x, reference = case.x, started(case.member, "default", tied=case.network.tied)
-    error = max(theory.operator_error(*weights, *fit))
-    predicted = theory.predicted_loss(*fit) + 2 * case.lam * sum(float(g.sum()) for g in theory.gains(*fit))
+    theorem, member = problem.theorem, problem.member(x)
+    error = max(theory.operator_error(*weights, *theorem))
+    predicted = theory.predicted_loss(*theorem) + 2 * problem.lam * sum(float(g.sum()) for g in theory.gains(*theorem))
     data = x.repeat(max(1, LOSS_DRAWS // len(x)), 1)
-    rest = gradient_norm(case.network, case.member) / gradient_norm(reference, case.member)
-    own = _memorizing(case) if case.regime == MEMORIZING else _generalizing(case)
+    objective = theory.objective(*weights, data, problem.sigma, problem.lam, seed=problem.seed).value
+    rest = gradient_norm(network, member) / gradient_norm(started(member, "default", tied=network.tied), member)
+    own = _memorizing(problem) if problem.group == MEMORIZING else _generalizing(problem)
     return {
         **labels,
         "diverged": False,
         "stationary": rest <= STATIONARY,
         "reached": error <= REACHED,
         "operator_error": error,
-        "active": int((_energy(case) > 1e-3).sum()),
-        "objective_ratio": theory.objective(*weights, data, case.sigma, case.lam, seed=case.seed).value / predicted,
+        "active": int((_energy(problem) > 1e-3).sum()),
+        "objective_ratio": objective / predicted,
         "stationarity": rest,
         **own,
     }
 
 
-def _energy(case: Case) -> Tensor:
+def _energy(problem: SettingProblem) -> Tensor:
     """Share of |W2_j| |W1_j| of each unit [p]: for tied weights, of the energy."""
-    size = case.network.w1.detach().double().norm(dim=0) * case.network.w2.detach().double().norm(dim=0)
+    size = problem.network.w1.detach().double().norm(dim=0) * problem.network.w2.detach().double().norm(dim=0)
     return size / size.sum().clamp_min(1e-300)
 
 
-def _memorizing(case: Case) -> dict[str, float]:
+def _memorizing(problem: SettingProblem) -> dict[str, float]:
     """Columns per stored image, counted and effective, cosine, worst gain, and the lambda that the gains stand for."""
-    shares, x = column_shares(case), case.x.double()
-    learned, energy = _gains(case), x.square().sum(dim=1)
-    predicted = theory.stored_gains(case.x, case.sigma, case.lam).double() * energy
-    implied = (energy - learned * (energy + case.sigma**2)) / len(x)  # eq 7 solved for lambda
+    shares, x = column_shares(problem), problem.x.double()
+    learned, energy = _gains(problem), x.square().sum(dim=1)
+    predicted = theory.stored_gains(problem.x, problem.sigma, problem.lam).double() * energy
+    implied = (energy - learned * (energy + problem.sigma**2)) / len(x)  # eq 7 solved for lambda
     return {
         "columns": float((shares > 0.01).sum(dim=1).double().mean()),
         "effective_columns": float((1 / shares.square().sum(dim=1).clamp_min(1e-300))[shares.sum(dim=1) > 0].mean()),
-        "cosine": float(_energy(case) @ measures.stored_columns(case.network.w1, case.x).cosine),
+        "cosine": float(_energy(problem) @ measures.stored_columns(problem.network.w1, problem.x).cosine),
         "gain_error": float((learned / predicted.clamp_min(1e-12) - 1).abs().max()),
         "implied_lam": float(implied.median()),
     }
 
 
-def _gains(case: Case) -> Tensor:
+def _gains(problem: SettingProblem) -> Tensor:
     """u^T W2 D W1^T u [n] of each image's direction u, D the units active at the image: Theorem 3.1's w^2."""
-    w1, w2, x = case.network.w1.detach().double(), case.network.w2.detach().double(), case.x.double()
+    w1, w2, x = problem.network.w1.detach().double(), problem.network.w2.detach().double(), problem.x.double()
     u = x / x.norm(dim=1, keepdim=True)
     return (torch.relu(u @ w1) * (u @ w2)).sum(dim=1)
 
 
-def column_shares(case: Case) -> Tensor:
+def column_shares(problem: SettingProblem) -> Tensor:
     """Shares [n, p] of each image's gain in the columns that store it, rows that sum to 1 (or 0: nothing stored)."""
-    columns = measures.stored_columns(case.network.w1, case.x)
-    mine = (columns.nearest[None] == torch.arange(len(case.x))[:, None]) & (columns.cosine > memorization.STORES)
-    held = _energy(case) * mine  # [n, p]
+    columns = measures.stored_columns(problem.network.w1, problem.x)
+    stores = (columns.nearest[None] == torch.arange(problem.n)[:, None]) & (columns.cosine > STORES)
+    held = _energy(problem) * stores  # [n, p]
     return held / held.sum(dim=1, keepdim=True).clamp_min(1e-300)
 
 
-def _generalizing(case: Case) -> dict[str, float]:
+def _generalizing(problem: SettingProblem) -> dict[str, float]:
     """Share of the columns' energy in the predicted directions, and the worst gain, relative to its mode's largest:
     most directions of a mode are weak, and have gains near zero."""
-    w1, w2 = case.network.w1.detach().double(), case.network.w2.detach().double()
-    modes = list(theory.fit(case.clusters, case.widths, case.sigma, case.lam))
-    active, worst, axes = theory.active_units(w1, case.clusters), 0.0, []
+    w1, w2 = problem.network.w1.detach().double(), problem.network.w2.detach().double()
+    modes = theory.fit(*problem.theorem)
+    active, worst, axes = theory.active_units(w1, problem.clusters), 0.0, []
     for on, mode in zip(active, modes, strict=True):
         keep = mode.gain > 0
         u = mode.axes[:, keep]  # [d, directions]
@@ -348,16 +332,17 @@ def _plain(value: float) -> str:
     return f"{value:.3g}" if 0.1 <= abs(value) < 1e4 or value == 0 else f"{value:.2g}"
 
 
-def before_and_after(cases: Sequence[Case]) -> pd.DataFrame:
+def before_and_after(problems: Sequence[SettingProblem]) -> pd.DataFrame:
     """Shares of each image's gain over its columns before and after training from a split start, in order of size.
 
     Long form: setting, seed, image, column (1 is the largest), start, end.
     """
     rows = []
-    for case in cases:
-        before = replace(case, network=started(case.member, "split", tied=case.setting.tied))
-        first, last = (column_shares(c).sort(dim=1, descending=True).values[:, : len(SHARES)] for c in (before, case))
+    for problem in problems:
+        before = replace(problem, network=started(problem.member(problem.x), "split", tied=problem.setting.tied))
+        shares = (column_shares(state).sort(dim=1, descending=True).values for state in (before, problem))
+        first, last = (largest[:, : len(SHARES)] for largest in shares)
         for i, j in np.ndindex(*first.shape):
-            row = {"setting": case.setting.name, "seed": case.seed, "image": i, "column": j + 1}
+            row = {"setting": problem.setting.name, "seed": problem.seed, "image": i, "column": j + 1}
             rows.append({**row, "start": float(first[i, j]), "end": float(last[i, j])})
     return pd.DataFrame(rows)

@@ -1,5 +1,6 @@
 """Two-layer networks trained on all noise levels, and sampled: what do they return, copies or new images (Figure 2)?"""
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,13 +14,16 @@ from torch.nn.functional import normalize
 from spikiness import images, measures, sampling, theory
 from spikiness.denoisers import Empirical, Wiener
 from spikiness.networks.time_dae import TimeDAE
+from spikiness.statistics import Interval, hull, rate
 from spikiness.training.classifier import fit_classifier
-from spikiness_book.chapters.representations import measure as representations
+from spikiness.training.diffusion import fit_diffusion
+from spikiness.training.loop import LOG_UNIFORM
+from spikiness_book import two_layers, zoo
 from spikiness_book.engine.cache import cached
-from spikiness_book.zoo import models, time_models
+from spikiness_book.two_layers import GENERALIZED, MEMORIZED
 
-MEMORIZED, GENERALIZED = representations.MEMORIZED, representations.GENERALIZED
 FEW, RAW, MANY = "few, separable", "few, not centered", "many"
+BATCH, LR = 64, 3e-3  # of training, chosen on calibration seeds: the loss is flat from here on
 LADDER = sampling.geometric_sigmas()  # the paper's: 60 levels from 2 to .02, then 0
 NETWORK, CLOSED, LINEAR, RESTORED = "network", "closed form", "Wiener", ", lengths restored"
 WAYS = {  # the closed form of many images is sampled once only, as it costs most
@@ -31,7 +35,7 @@ SHOWN = (0, 10, 20, 30, 40, 50, 60)  # states of a path in the pictures; 60 is t
 
 
 @dataclass(frozen=True)
-class Case:
+class SubsetNetwork:
     """One network of the chapter, with the images it learned and those it did not see."""
 
     subset: str  # FEW, RAW or MANY
@@ -47,7 +51,7 @@ class Case:
         return GENERALIZED if self.subset == MANY else MEMORIZED
 
 
-def plan(pool: Tensor, unseen: Tensor, n_small: int, n_large: int, seeds: Sequence[int]) -> list[Case]:
+def plan(pool: Tensor, unseen: Tensor, n_small: int, n_large: int, seeds: Sequence[int]) -> list[SubsetNetwork]:
     """Three networks per seed: few centered separable images of pool [N, ...], few raw ones, many centered ones.
 
     Few and many of a seed are drawn from the same n_large images, whose mean is taken off. unseen: [M, ...].
@@ -59,27 +63,37 @@ def plan(pool: Tensor, unseen: Tensor, n_small: int, n_large: int, seeds: Sequen
         centered, other = x - mean, unseen.flatten(1)
         few = centered[theory.separable_subset(centered, n_small, seed)]
         cases += [
-            Case(FEW, seed, few, other - mean, mean),
-            Case(RAW, seed, x[:n_small], other, none),
-            Case(MANY, seed, centered, other - mean, mean),
+            SubsetNetwork(FEW, seed, few, other - mean, mean),
+            SubsetNetwork(RAW, seed, x[:n_small], other, none),
+            SubsetNetwork(MANY, seed, centered, other - mean, mean),
         ]
     return cases
 
 
 def train(
-    cases: Sequence[Case], width: int, steps_small: int, steps: int, decay_small: float, decay_large: float
-) -> list[Case]:
+    cases: Sequence[SubsetNetwork], width: int, steps_small: int, steps: int, decay_small: float, decay_large: float
+) -> list[SubsetNetwork]:
     """The cases with their networks; steps and lambda over d of those of few images, and of those of many."""
     settings = {MEMORIZED: (steps_small, decay_small), GENERALIZED: (steps, decay_large)}
     trained = []
     for case in cases:
         count, decay = settings[case.regime]
-        network = cached(time_models.fit, case.x, width, case.seed, count, decay * case.x.shape[1])
-        trained.append(replace(case, network=network))
+        trained.append(replace(case, network=fit(case.x, width, case.seed, count, decay * case.x.shape[1])))
     return trained
 
 
-def denoiser(case: Case, source: str) -> Callable[[Tensor, Tensor | float], Tensor]:
+def fit(x: Tensor, width: int, seed: int, steps: int, lam: float) -> TimeDAE:
+    """A `TimeDAE` of `width` units on x [n, d], objective (6) with lambda `lam`, noise levels log-uniform, .02 to 2.
+
+    From the cache where it was trained before.
+    """
+    network = functools.partial(TimeDAE, x.shape[1], width)
+    return cached(
+        fit_diffusion, x, network, seed, images_seen=steps * BATCH, batch=BATCH, lr=LR, noise=LOG_UNIFORM, lam=lam
+    )
+
+
+def denoiser(case: SubsetNetwork, source: str) -> Callable[[Tensor, Tensor | float], Tensor]:
     """The case's network, or of its training set in closed form: f_emp, or the Wiener filter of the covariance."""
     if source == NETWORK:
         return case.network
@@ -89,19 +103,19 @@ def denoiser(case: Case, source: str) -> Callable[[Tensor, Tensor | float], Tens
     return Wiener(mean, (case.x - mean).T.double() @ (case.x - mean).double() / len(case.x))
 
 
-def draw(case: Case, count: int, sampler: str = "ancestral", source: str = NETWORK) -> Tensor:
+def draw(case: SubsetNetwork, count: int, sampler: str = "ancestral", source: str = NETWORK) -> Tensor:
     """`count` samples [count, d], from the same noise of the largest noise level whatever sampler and source."""
-    seeds = models.initial_seeds(count, case.seed)
+    seeds = zoo.initial_seeds(count, case.seed)
     return sampling.sample(denoiser(case, source), case.x.shape[1:], seeds, sampler=sampler, sigmas=LADDER)
 
 
-def start(case: Case, count: int) -> Tensor:
+def start(case: SubsetNetwork, count: int) -> Tensor:
     """The noise [count, d] that `draw` begins with."""
-    noise = sampling.Noise(case.x.shape[1:], models.initial_seeds(count, case.seed), case.x.device, case.x.dtype)
+    noise = sampling.Noise(case.x.shape[1:], zoo.initial_seeds(count, case.seed), case.x.device, case.x.dtype)
     return LADDER[0].item() * noise()
 
 
-def copies(case: Case, y: Tensor, **labels: object) -> pd.DataFrame:
+def copies(case: SubsetNetwork, y: Tensor, **labels: object) -> pd.DataFrame:
     """One row per sample of y [N, d]: is it a copy, and of which image, as it is and by direction alone.
 
     `ratio` is d1 / d2; `ratio_direction` the same with samples and training images all brought to length 1, since a
@@ -125,7 +139,7 @@ def copies(case: Case, y: Tensor, **labels: object) -> pd.DataFrame:
     return frame.assign(subset=case.subset, regime=case.regime, seed=case.seed, **labels)
 
 
-def all_samples(cases: Sequence[Case], count: int) -> pd.DataFrame:
+def all_samples(cases: Sequence[SubsetNetwork], count: int) -> pd.DataFrame:
     """`copies` by each of WAYS: from networks by both samplers, from the closed form for comparison."""
     frames = []
     for case in cases:
@@ -139,17 +153,17 @@ def fractions(rows: pd.DataFrame) -> pd.DataFrame:
     found = []
     for keys, part in rows.groupby(["subset", "regime", "source", "sampler", "seed"], sort=False):
         for criterion in ("copy", "copy_direction"):
-            low, high = measures.wilson(int(part[criterion].sum()), len(part))
+            fraction, (low, high) = rate(part[criterion])
             labels = dict(zip(("subset", "regime", "source", "sampler", "seed"), keys, strict=True))
-            value = {"fraction": part[criterion].mean(), "low": low, "high": high, "n": len(part)}
+            value = {"fraction": fraction, "low": low, "high": high, "n": len(part)}
             found.append({**labels, "criterion": criterion, **value})
     table = pd.DataFrame(found)
     return table.assign(name=table.subset + ": " + table.source + ", " + table.sampler.replace("heun", "Heun"))
 
 
-def over_seeds(table: pd.DataFrame) -> tuple[float, tuple[float, float], int]:
-    """Mean fraction of several networks, the hull of their intervals (networks differ), and the number of samples."""
-    return table.fraction.mean(), (table.low.min(), table.high.max()), int(table.n.sum())
+def over_seeds(table: pd.DataFrame) -> tuple[float, Interval, int]:
+    """Mean fraction of several networks, the range of their intervals (networks differ), and the number of samples."""
+    return *hull(table.fraction, table.low, table.high), int(table.n.sum())
 
 
 def effective(image: np.ndarray) -> float:
@@ -162,7 +176,7 @@ def bins(rows: pd.DataFrame) -> pd.DataFrame:
     """Histograms of both ratios d1 / d2 of the networks of centered images, one row of panels per sampler."""
     kept = rows[(rows.subset != RAW) & (rows.source == NETWORK)]
     kept = kept.assign(data=kept.sampler.replace("heun", "Heun"))
-    return representations.histogram(kept, ["ratio", "ratio_direction"], 40)
+    return two_layers.histogram(kept, ["ratio", "ratio_direction"], 40)
 
 
 def evenness(rows: pd.DataFrame) -> pd.DataFrame:
@@ -196,7 +210,7 @@ def predicted_length(x: Tensor, y: Tensor, nearest: Tensor, sigma: float) -> Ten
 
 
 @torch.no_grad()
-def lengths(case: Case, count: int) -> pd.DataFrame:
+def lengths(case: SubsetNetwork, count: int) -> pd.DataFrame:
     """Predicted and found relative length of each of `count` samples by Heun's steps, copies by direction only.
 
     `own` is the prediction with the network's gain in place of the formula's: Heun's path from the image itself, which
@@ -212,14 +226,14 @@ def lengths(case: Case, count: int) -> pd.DataFrame:
     return rows[rows.copy_direction]
 
 
-def noisy(case: Case, sigma: float, most: int = 500) -> Tensor:
+def noisy(case: SubsetNetwork, sigma: float, most: int = 500) -> Tensor:
     """Noisy training images [most, d]: all of them as often as they fit, at least `most` in all, then cut."""
     x = case.x[:most]
-    return representations.noisy(x, sigma, -(-most // len(x)), case.seed)[:most]
+    return two_layers.noisy(x, sigma, case.seed, draws=-(-most // len(x)))[:most]
 
 
 @torch.no_grad()
-def along_sigma(case: Case, sigmas: Sequence[float]) -> pd.DataFrame:
+def along_sigma(case: SubsetNetwork, sigmas: Sequence[float]) -> pd.DataFrame:
     """Per noise level, on noisy training images: distances to f_emp and to the Wiener filter, spikiness of h.
 
     Distances are relative, |D - reference| / |reference|; spikiness is a median over the inputs.
@@ -242,11 +256,11 @@ def along_sigma(case: Case, sigmas: Sequence[float]) -> pd.DataFrame:
     return pd.DataFrame(found).assign(subset=case.subset, regime=case.regime, seed=case.seed)
 
 
-def paths(cases: Sequence[Case], shape: Sequence[int], count: int) -> tuple[dict, dict, pd.DataFrame]:
+def paths(cases: Sequence[SubsetNetwork], shape: Sequence[int], count: int) -> tuple[dict, dict, pd.DataFrame]:
     """Rows of pictures: states of `count` ancestral samples of each case, then the nearest image; captions, table."""
     rows, captions, frames = {}, {}, []
     for case in cases:
-        seeds = models.initial_seeds(count, case.seed)
+        seeds = zoo.initial_seeds(count, case.seed)
         states = sampling.trajectories(
             case.network, case.x.shape[1:], seeds, sampler="ancestral", sigmas=LADDER, keep=lambda s: [p.y for p in s]
         )[0]
@@ -262,7 +276,7 @@ def paths(cases: Sequence[Case], shape: Sequence[int], count: int) -> tuple[dict
     return rows, captions, pd.concat(frames, ignore_index=True)
 
 
-def newness(case: Case, y: Tensor) -> dict[str, object]:
+def newness(case: SubsetNetwork, y: Tensor) -> dict[str, object]:
     """Median distance of y [N, d] to the nearest training image over that of unseen images, as is and by direction.
 
     `size` is |y| over that of unseen images (medians), with the mean taken off.
@@ -276,13 +290,13 @@ def newness(case: Case, y: Tensor) -> dict[str, object]:
     return row
 
 
-def judge(pool: images.Images, seed: int) -> Callable[[Tensor], Tensor]:
+def classifier_features(pool: images.Images, seed: int) -> Callable[[Tensor], Tensor]:
     """Features of a classifier of `pool`: images [N, C, H, W] -> [N, f]."""
     return cached(fit_classifier, pool.x, pool.y, seed).features
 
 
 def quality(
-    case: Case, pool: Tensor, features: Callable[[Tensor], Tensor], count: int, shape: Sequence[int]
+    case: SubsetNetwork, pool: Tensor, features: Callable[[Tensor], Tensor], count: int, shape: Sequence[int]
 ) -> pd.DataFrame:
     """Kernel distance and precision against unseen images: samples of network and Wiener filter, training images.
 
@@ -303,7 +317,7 @@ def quality(
     return pd.DataFrame(found).assign(seed=case.seed, n=count)
 
 
-def pictures(case: Case, count: int, shape: Sequence[int]) -> tuple[dict[str, np.ndarray], pd.DataFrame]:
+def pictures(case: SubsetNetwork, count: int, shape: Sequence[int]) -> tuple[dict[str, np.ndarray], pd.DataFrame]:
     """`count` samples of network and Wiener filter from the same noise, and unseen images, all plus the mean image."""
     x = {
         "network": draw(case, count),

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -13,12 +13,11 @@ from torch.nn.functional import normalize
 
 from spikiness import images, measures, theory
 from spikiness.errors import SpikinessError
-from spikiness.networks.relu_dae import ReLUDAE
-from spikiness.training import Member, fit_ensemble
-from spikiness_book.engine.cache import cached
+from spikiness.statistics import Interval
+from spikiness_book import two_layers
+from spikiness_book.two_layers import NORM, RANK, Mixture, Problem, by_class
 
-MODES, RANK = 3, 5  # modes of a mixture, and directions in which each of them scatters around its mean
-NORM = 6.0  # length of the means, in data units
+MODES = 3  # of a mixture
 BATCH = 64
 LABELS = {
     "alpha": "$\\alpha$",
@@ -56,17 +55,12 @@ def largest_subset(x: Tensor, seed: int, restarts: int = 20) -> int:
     return n
 
 
-def found_subset(x: Tensor, n: int, seed: int) -> list[Tensor]:
+def found_subset(x: Tensor, n: int, seed: int) -> tuple[Tensor, ...]:
     """n samples of x [N, d] with negative cosines, found by search, every one a cluster [1, d]."""
-    return list(x[theory.separable_subset(x, n, seed)][:, None])
+    return two_layers.each_alone(x[theory.separable_subset(x, n, seed)])
 
 
-def by_class(x: Tensor, y: Tensor) -> list[Tensor]:
-    """The samples of x [N, d] of each label in y [N], as clusters."""
-    return [x[y == label] for label in y.unique()]
-
-
-def mixture_clusters(cosine: float, alpha: float, seed: int, n: int, dim: int) -> list[Tensor]:
+def mixture_clusters(cosine: float, alpha: float, seed: int, n: int, dim: int) -> tuple[Tensor, ...]:
     """n samples of a mixture in R^dim as MODES clusters: the pairwise cosine of its means, and alpha of Definition 3.1.
 
     The means are a simplex moved along a direction orthogonal to it; each mode scatters in RANK directions of its own,
@@ -80,8 +74,8 @@ def mixture_clusters(cosine: float, alpha: float, seed: int, n: int, dim: int) -
     share = max(0.0, (cosine - least) / (1 - least))  # of the squared length, along the common direction
     means = NORM * (share**0.5 * common + (1 - share) ** 0.5 * simplex)
     factors = images.random_factors(MODES, dim, RANK, 1.0, seed, means=means)
-    x, y = images.mixture(means, list(factors), [1 / MODES] * MODES, n, seed)
-    return [_scaled(cluster, alpha).float() for cluster in by_class(x, y)]
+    clusters = by_class(*Mixture(means, factors).draw(n, seed))
+    return tuple(_scaled(cluster, alpha).float() for cluster in clusters)
 
 
 def _scaled(cluster: Tensor, alpha: float) -> Tensor:
@@ -89,7 +83,7 @@ def _scaled(cluster: Tensor, alpha: float) -> Tensor:
     return mean + (cluster - mean) * alpha * mean.norm() / (cluster - mean).norm(dim=1).max()
 
 
-def separability_table(named: Iterable[tuple[str, list[Tensor]]]) -> pd.DataFrame:
+def separability_table(named: Iterable[tuple[str, Sequence[Tensor]]]) -> pd.DataFrame:
     """alpha and beta of each named list of clusters."""
     rows = [(name, len(clusters), *theory.separability(clusters)) for name, clusters in named]
     return pd.DataFrame(rows, columns=["clusters", "number", "alpha", "beta"])
@@ -169,53 +163,47 @@ def _excess(w: Tensor, clusters: Sequence[Tensor], sigma: float, lam: float, see
 # Trained networks ----------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Case:
-    """One network of the chapter: the clusters it learns, what they are, its settings, and once trained itself."""
+@dataclass(frozen=True, kw_only=True)
+class ClusterProblem(Problem):
+    """A network on clusters that may not be separable: `group` is "mixture", "classes" or "classes, centered"."""
 
-    data: str  # "mixture", "classes" or "classes, centered"
-    clusters: list[Tensor]  # K of [n_k, d]
-    widths: list[int]  # p_k of Theorem 3.1
-    sigma: float
-    lam: float
-    seed: int
     cosine: float = float("nan")  # of a mixture's means
-    network: ReLUDAE | None = None
 
 
 def plan_mixtures(
-    cosines: Sequence[float], alpha: float, sigmas: Sequence[float], seeds: Sequence[int], lam: float, n: int, dim: int
-) -> list[Case]:
+    cosines: Sequence[float], alpha: float, sigmas: Sequence[float], seeds: Sequence[int], width: int,
+    lam: float, n: int, dim: int,
+) -> list[ClusterProblem]:  # fmt: skip
     """Mixtures of every cosine and seed, each learned at every noise level; the scale of the data stays as it is."""
-    cases = []
+    problems = []
     for cosine, seed in ((c, s) for c in cosines for s in seeds):
         clusters = mixture_clusters(cosine, alpha, seed, n, dim)
-        cases += [Case("mixture", clusters, [RANK + 1] * MODES, s, lam, seed, cosine) for s in sigmas]
-    return cases
+        problems += [
+            ClusterProblem(clusters, width, s, lam, seed, "mixture", blocks=[RANK + 1] * MODES, cosine=cosine)
+            for s in sigmas
+        ]
+    return problems
 
 
-def plan_images(x: Tensor, y: Tensor, n: int, width: int, sigma: float, seeds: Sequence[int], lam: float) -> list[Case]:
+def plan_images(
+    x: Tensor, y: Tensor, n: int, width: int, sigma: float, seeds: Sequence[int], lam: float
+) -> list[ClusterProblem]:
     """n random images of x [N, d] per seed, their classes as clusters, raw and centered; `width` units for the best."""
-    cases = []
+    problems = []
     for seed in seeds:
-        some = images.subset(torch.arange(len(x)), n, seed)
-        for name, data in (("classes", x[some]), ("classes, centered", x[some] - x.mean(dim=0))):
-            clusters = by_class(data, y[some])
-            widths = theory.rank_directions(clusters, width, sigma, lam)
-            cases.append(Case(name, clusters, widths, sigma, lam, seed))
-    return cases
+        chosen = images.subset(torch.arange(len(x)), n, seed)
+        for name, data in (("classes", x[chosen]), ("classes, centered", x[chosen] - x.mean(dim=0))):
+            problems.append(ClusterProblem(by_class(data, y[chosen]), width, sigma, lam, seed, name))
+    return problems
 
 
-def train(cases: Sequence[Case], width: int, steps: int) -> list[Case]:
-    """The cases with their networks of `width` units, tied, as one batched training or from the cache."""
-    data = {id(case.clusters): torch.cat(case.clusters) for case in cases}  # one tensor for all noise levels
-    members = [Member(data[id(case.clusters)], width, case.sigma, case.lam, case.seed) for case in cases]
-    networks = cached(fit_ensemble, members, batch=BATCH, steps=steps)
-    return [replace(case, network=network) for case, network in zip(cases, networks, strict=True)]
+def train(problems: Sequence[ClusterProblem], steps: int) -> list[ClusterProblem]:
+    """The problems with their networks, as one batched training."""
+    return two_layers.train(problems, BATCH, steps)
 
 
 @one_thread()
-def summary(case: Case) -> dict[str, object]:
+def summary(problem: ClusterProblem) -> dict[str, object]:
     """One row per network: separability, margin of the block minimizer, residual, and what it does instead of blocks.
 
     residual: what `theory.operator_error` gives, the worst mode. gain_error: the same of the diagonal along the
@@ -223,27 +211,31 @@ def summary(case: Case) -> dict[str, object]:
     all data. shared: see `shared_energy`. Losses are data terms over the predicted one: of the network, and of the
     block minimizer run through the ReLU.
     """
-    w, x = case.network.w1.detach().double(), torch.cat(case.clusters)
-    modes = list(theory.fit(case.clusters, case.widths, case.sigma, case.lam))
-    single = list(theory.fit([x], [w.shape[1]], case.sigma, case.lam)) * len(modes)
-    block = theory.block_minimizer(case.clusters, case.widths, case.sigma, case.lam)
-    alpha, beta = theory.separability(case.clusters)
+    w, x, clusters, theorem = problem.network.w1.detach().double(), problem.x, problem.clusters, problem.theorem
+    modes, maps = list(theory.fit(*theorem)), theory.linear_maps(w, w, clusters)
+    [single] = theory.fit([x], [w.shape[1]], problem.sigma, problem.lam)
+    block = theory.block_minimizer(*theorem)
+    alpha, beta = theory.separability(clusters)
     draws = 2 + 4000 // len(x)  # fewer per sample where there are many
-    loss, block_loss = (theory.true_loss(v, v, x, case.sigma, draws, case.seed).value for v in (w, block))
-    predicted = theory.predicted_loss(case.clusters, case.widths, case.sigma, case.lam)
+    loss, block_loss = (theory.true_loss(v, v, x, problem.sigma, draws, problem.seed).value for v in (w, block))
+    predicted = theory.predicted_loss(*theorem)
     return {
-        **{name: value for name, value in vars(case).items() if name not in ("clusters", "widths", "network")},
+        "data": problem.group,
+        "sigma": problem.sigma,
+        "lam": problem.lam,
+        "seed": problem.seed,
+        "cosine": problem.cosine,
         "alpha": alpha,
         "beta": beta,
-        "margin": theory.margin(block, case.clusters) / case.sigma,
-        "residual": max(_map_errors(w, case.clusters, modes)),
-        "gain_error": max(_gain_errors(w, case.clusters, modes)),
-        "outside": max(_outside(w, case.clusters, modes)),
-        "one_block": max(_map_errors(w, case.clusters, single)),
-        "shared": shared_energy(w, case.clusters),
+        "margin": theory.margin(block, clusters) / problem.sigma,
+        "residual": max(theory.operator_error(w, w, *theorem)),
+        "gain_error": max(map(_gain_error, maps, modes)),
+        "outside": max(map(_outside, maps, modes)),
+        "one_block": max(float((m - single.operator).norm() / single.operator.norm()) for m in maps),
+        "shared": shared_energy(w, clusters),
         "loss_ratio": loss / predicted,
         "block_loss_ratio": block_loss / predicted,
-    }  # fmt: skip
+    }
 
 
 def shared_energy(w: Tensor, clusters: Sequence[Tensor]) -> float:
@@ -253,28 +245,16 @@ def shared_energy(w: Tensor, clusters: Sequence[Tensor]) -> float:
     return float(energy[several].sum() / energy.sum())
 
 
-def _maps(w: Tensor, clusters: Sequence[Tensor]) -> list[Tensor]:
-    """The network's linear map W D W^T [d, d] at the mean of each cluster."""
-    return [w[:, on] @ w[:, on].T for on in theory.active_units(w, clusters)]
+def _gain_error(learned: Tensor, mode: theory.Mode) -> float:
+    """Error of the diagonal of a learned map [d, d] along the mode's axes, over the norm of the predicted gains."""
+    gains = ((learned @ mode.axes) * mode.axes).sum(dim=0)
+    return float((gains - mode.gain).norm() / mode.gain.norm())
 
 
-def _map_errors(w: Tensor, clusters: Sequence[Tensor], modes: Sequence[theory.Mode]) -> list[float]:
-    predicted = [mode.axes * mode.gain @ mode.axes.T for mode in modes]
-    return [float((m - q).norm() / q.norm()) for m, q in zip(_maps(w, clusters), predicted, strict=True)]
-
-
-def _gain_errors(w: Tensor, clusters: Sequence[Tensor], modes: Sequence[theory.Mode]) -> list[float]:
-    learned = [((m @ mode.axes) * mode.axes).sum(dim=0) for m, mode in zip(_maps(w, clusters), modes, strict=True)]
-    return [float((g - mode.gain).norm() / mode.gain.norm()) for g, mode in zip(learned, modes, strict=True)]
-
-
-def _outside(w: Tensor, clusters: Sequence[Tensor], modes: Sequence[theory.Mode]) -> list[float]:
-    """Norm of what each map does with directions orthogonal to its mode's axes, over that of the predicted gains."""
-    parts = []
-    for m, mode in zip(_maps(w, clusters), modes, strict=True):
-        beside = torch.eye(len(w), dtype=w.dtype) - mode.axes @ mode.axes.T  # [d, d]
-        parts.append(float((beside @ m @ beside).norm() / mode.gain.norm()))
-    return parts
+def _outside(learned: Tensor, mode: theory.Mode) -> float:
+    """Norm of a learned map on the directions orthogonal to the mode's axes, over that of the predicted gains."""
+    beside = torch.eye(len(learned), dtype=learned.dtype) - mode.axes @ mode.axes.T  # [d, d]
+    return float((beside @ learned @ beside).norm() / mode.gain.norm())
 
 
 def compared(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
@@ -291,11 +271,11 @@ def compared(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
     }
 
 
-def rank_correlation(table: pd.DataFrame, x: str, y: str) -> tuple[float, tuple[float, float]]:
+def rank_correlation(table: pd.DataFrame, x: str, y: str) -> tuple[float, Interval]:
     """Spearman's correlation of two columns, its interval resampling whole data sets (`cosine` and `seed`)."""
     values, groups = table[[x, y]].to_numpy(), table.groupby(["cosine", "seed"]).ngroup().to_numpy()
 
     def spearman(pairs: np.ndarray) -> float:
         return float(spearmanr(pairs[:, 0], pairs[:, 1]).statistic)
 
-    return spearman(values), measures.bootstrap(values, spearman, groups, draws=1000)
+    return spearman(values), Interval(*measures.bootstrap(values, spearman, groups, draws=1000), over="mixtures")

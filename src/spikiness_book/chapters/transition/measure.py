@@ -7,7 +7,6 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,15 +16,15 @@ from torch import Tensor
 from spikiness import images, measures, sampling
 from spikiness.denoisers import Denoiser, Empirical
 from spikiness.errors import SpikinessError
-from spikiness_book.zoo import copying, models
+from spikiness.statistics import Interval, hull
+from spikiness_book import copying, zoo
 
-NOISE_SEED = 10  # of the initial noise of all samples, and of the noise in which denoisers are compared
 STEPS = (18, 36)  # of Heun's sampler: EDM's number, with which all samples are drawn, and twice as many to check it
 PERFECT = "$f_{emp}$"
 
 
 @dataclass(frozen=True)
-class Network:
+class SampledDenoiser:
     """One denoiser: the images it was made from, and samples of it."""
 
     n: int  # training images
@@ -45,8 +44,8 @@ class Study:
     pool: images.Images
     test: images.Images
     images_seen: int  # by each network
-    networks: tuple[Network, ...]
-    perfect: tuple[Network, ...] = ()
+    networks: tuple[SampledDenoiser, ...]
+    perfect: tuple[SampledDenoiser, ...] = ()
 
     @property
     def sizes(self) -> list[int]:
@@ -66,12 +65,12 @@ class Study:
         """Standard deviation of the pixels."""
         return float(self.pool.x.std())
 
-    def of(self, n: int, width: int | None = None) -> list[Network]:
+    def of(self, n: int, width: int | None = None) -> list[SampledDenoiser]:
         """The networks of one size, by default of the larger width, by index."""
         width = self.width if width is None else width
         return sorted((m for m in self.networks if (m.n, m.width) == (n, width)), key=lambda m: m.index)
 
-    def train(self, network: Network) -> Tensor:
+    def train(self, network: SampledDenoiser) -> Tensor:
         """The images a network was trained on [n, C, H, W]."""
         return self.pool.x[network.chosen]
 
@@ -81,21 +80,15 @@ def prefix(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "_", name.lower()) + "_"
 
 
-def plan(sizes: Sequence[int], widths: Sequence[int], seeds: Sequence[int], partners: Sequence[int]) -> list[tuple]:
-    """(n, width, index, seed) of every network: one for each seed, and a second one at `partners` where one is asked
-    for."""
-    more = {n: [*seeds, seeds[0] + 1] if len(seeds) == 1 and n in partners else list(seeds) for n in sizes}
-    return [(n, w, i, seed) for w in widths for n in sorted(set(sizes)) for i, seed in enumerate(more[n])]
-
-
 def study(
     data: str,
     networks: Sequence[tuple[int, int, int, int]],
     images_seen: int,
     samples: int,
-    **options: Any,
+    patch: int = 1,
 ) -> Study:
-    """A data set with the networks of a `plan`, trained (or from the cache) and sampled; f_emp of the same images."""
+    """A data set with the networks of a `zoo.plan_each_once`, trained (or from the cache) and sampled; f_emp of the
+    same images."""
     pool, test = images.load(data), images.load(data, "test")
     most = max(n for n, *_ in networks)
     if most > len(pool.x):
@@ -104,28 +97,28 @@ def study(
         raise SpikinessError(
             f"no two networks of one size see different images: give partners one of the sizes up to {len(pool.x) // 2}"
         )
-    scale, made = float(pool.x.std()), []
-    for n, width, index, seed in networks:
-        chosen = models.chunk(pool.x, n, index)
-        trained = models.model(pool.x[chosen], width, seed, images_seen, sigma_data=scale, **options)[-1]
-        made.append(Network(n, width, index, seed, chosen, trained, draw(trained, pool.x, samples)))
+    trained = zoo.train_each_once(pool, zoo.unet(0, images_seen, patch), networks)
+    made = [
+        SampledDenoiser(m.n, m.width, m.index, m.seed, m.chosen, m.denoiser, draw(m.denoiser, pool.x, samples))
+        for m in trained
+    ]
     return Study(pool.name, pool, test, images_seen, tuple(made), perfect(pool.x, {n for n, *_ in networks}, samples))
 
 
-def perfect(pool: Tensor, sizes: Sequence[int] | set[int], samples: int) -> tuple[Network, ...]:
+def perfect(pool: Tensor, sizes: Sequence[int] | set[int], samples: int) -> tuple[SampledDenoiser, ...]:
     """f_emp of n images, and of n others where the pool has as many: what memorizing without error gives."""
     made = []
     for n in sorted(sizes):
         for index in range(min(2, len(pool) // n)):
-            chosen = models.chunk(pool, n, index)
+            chosen = zoo.chunk(pool, n, index)
             denoiser = Empirical(pool[chosen])
-            made.append(Network(n, 0, index, 0, chosen, denoiser, draw(denoiser, pool, samples)))
+            made.append(SampledDenoiser(n, 0, index, 0, chosen, denoiser, draw(denoiser, pool, samples)))
     return tuple(made)
 
 
 def draw(denoiser: Denoiser, pool: Tensor, samples: int, steps: int = STEPS[0]) -> Tensor:
     """Samples [N, C, H, W] from the noise that all models share."""
-    return sampling.sample(denoiser, pool.shape[1:], models.initial_seeds(samples, NOISE_SEED), steps)
+    return sampling.sample(denoiser, pool.shape[1:], zoo.initial_seeds(samples, zoo.SHARED_NOISE), steps)
 
 
 # ---- copies
@@ -136,63 +129,32 @@ def copied(study: Study) -> pd.DataFrame:
     return pd.DataFrame([_copied(study, net, net.samples) for net in (*study.networks, *study.perfect)])
 
 
-def _copied(study: Study, net: Network, samples: Tensor) -> dict[str, object]:
+def _copied(study: Study, net: SampledDenoiser, samples: Tensor) -> dict[str, object]:
     found = measures.memorization(samples, study.train(net))
     row = {"data": study.name, "n": net.n, "width": net.width, "index": net.index, "seed": net.seed, "kind": kind(net)}
     low, high = found.interval
     return {**row, "value": found.fraction, "low": low, "high": high, "count": int(found.mask.sum())}
 
 
-def kind(net: Network) -> str:
+def kind(net: SampledDenoiser) -> str:
     """What the legend of a figure calls it."""
     return f"width {net.width}" if net.width else PERFECT
 
 
-def turning(rows: pd.DataFrame) -> pd.DataFrame:
-    """One row per width and index that has every size: the n at which its memorized fraction falls below 1/2 for good.
-
-    `turning` is interpolated in log n between `low`, the last size with at least 1/2, and `high`, the next; all three
-    are NaN where no size has 1/2, or the largest still has.
-    """
-    rows, found = rows[rows.width > 0], []
-    for (width, index), mine in rows.sort_values("n").groupby(["width", "index"]):
-        if set(mine.n) != set(rows.n):
-            continue
-        n, share = mine.n.to_numpy(float), mine.value.to_numpy(float)
-        above = np.flatnonzero(share >= 0.5)
-        row = {"width": width, "index": index, "turning": np.nan, "low": np.nan, "high": np.nan}
-        if len(above) and above[-1] + 1 < len(n):
-            a, b = above[-1], above[-1] + 1
-            way = (share[a] - 0.5) / (share[a] - share[b])
-            row |= {"turning": n[a] * (n[b] / n[a]) ** way, "low": n[a], "high": n[b]}
-        found.append(row)
-    return pd.DataFrame(found, columns=["width", "index", "turning", "low", "high"])
-
-
-def turning_point(turns: pd.DataFrame) -> tuple[float, tuple[float, float]] | None:
-    """Geometric mean over networks, and from the smallest to the largest size between which one of them turns; None
-    where one does not turn within the sizes tried."""
-    if not len(turns) or turns.turning.isna().any():
-        return None
-    return float(np.exp(np.log(turns.turning).mean())), (float(turns.low.min()), float(turns.high.max()))
-
-
-def real_copies(study: Study) -> tuple[float, tuple[float, float], int]:
+def real_copies(study: Study) -> tuple[float, Interval, int]:
     """Memorized fraction of held-out images, by the same measure, against the first largest training set; Wilson; N."""
     found = measures.memorization(study.test.x, study.train(study.of(study.sizes[-1])[0]))
-    return found.fraction, found.interval, len(study.test.x)
+    return found.fraction, Interval(*found.interval, over="held-out images"), len(study.test.x)
 
 
-def ends(study: Study, rows: pd.DataFrame) -> dict[str, tuple[float, tuple[float, float]]]:
+def ends(study: Study, rows: pd.DataFrame) -> dict[str, tuple[float, Interval]]:
     """`small` and `large`: the mean of `value` over networks of the smallest and largest n, the larger width, and the
-    span of their intervals."""
+    range of their intervals."""
     mine = rows[rows.width == study.width]
-    return {end: span(mine[mine.n == n]) for end, n in {"small": mine.n.min(), "large": mine.n.max()}.items()}
-
-
-def span(rows: pd.DataFrame) -> tuple[float, tuple[float, float]]:
-    """Mean value over networks, and from the lowest end of their intervals to the highest."""
-    return float(rows.value.mean()), (float(rows.low.min()), float(rows.high.max()))
+    return {
+        end: copying.over_networks(mine[mine.n == n])
+        for end, n in {"small": mine.n.min(), "large": mine.n.max()}.items()
+    }
 
 
 # ---- the same noise, two networks
@@ -223,7 +185,7 @@ def pairs(study: Study) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def disjoint(networks: Sequence[Network]) -> list[tuple[Network, Network]]:
+def disjoint(networks: Sequence[SampledDenoiser]) -> list[tuple[SampledDenoiser, SampledDenoiser]]:
     """All two networks of one size and width that have no training image in common."""
     two = combinations(sorted(networks, key=lambda net: (net.width, net.n, net.index)), 2)
     same = [(a, b) for a, b in two if (a.n, a.width) == (b.n, b.width)]
@@ -245,7 +207,7 @@ def ratio(each: np.ndarray) -> float:
     return float(each[:, 0].mean() / each[:, 1].mean())
 
 
-def pair_metrics(study: Study, rows: pd.DataFrame) -> dict[str, tuple[float, tuple[float, float]]]:
+def pair_metrics(study: Study, rows: pd.DataFrame) -> dict[str, tuple[float, Interval]]:
     """Value and interval of the ratio and of the share matched: of networks of the larger width (`pair_`) and of f_emp
     (`perfect_`), at the largest n with disjoint pairs; the ratio at the smallest, of networks where it is another."""
     found = {}
@@ -254,10 +216,11 @@ def pair_metrics(study: Study, rows: pd.DataFrame) -> dict[str, tuple[float, tup
         top = mine[mine.n == mine.n.max()]
         counts = (top.matched * top.samples).round().astype(int)
         ends = [measures.wilson(count, total) for count, total in zip(counts, top.samples, strict=True)]
-        found[f"{start}_ratio_large"] = span(top)
-        found[f"{start}_matched_large"] = float(top.matched.mean()), (min(e[0] for e in ends), max(e[1] for e in ends))
+        lows, highs = zip(*ends, strict=True)
+        found[f"{start}_ratio_large"] = copying.over_networks(top)
+        found[f"{start}_matched_large"] = hull(top.matched, lows, highs)
         if width == 0 or mine.n.min() < mine.n.max():
-            found[f"{start}_ratio_small"] = span(mine[mine.n == mine.n.min()])
+            found[f"{start}_ratio_small"] = copying.over_networks(mine[mine.n == mine.n.min()])
     return found
 
 

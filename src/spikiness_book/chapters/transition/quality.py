@@ -11,19 +11,19 @@ from torch import Tensor
 from spikiness import images, measures
 from spikiness.denoisers import Denoiser, Empirical
 from spikiness.networks.classifier import Classifier
+from spikiness.statistics import Interval
 from spikiness.training.classifier import fit_classifier
 from spikiness.training.loop import LOG_NORMAL
+from spikiness_book import copying, zoo
 from spikiness_book.chapters.transition.measure import (
-    NOISE_SEED,
     PERFECT,
     STEPS,
-    Network,
+    SampledDenoiser,
     Study,
     agreement,
     draw,
     kind,
     ratio,
-    span,
 )
 from spikiness_book.engine.cache import cached
 
@@ -31,14 +31,14 @@ INPUTS = 400  # noisy images at which a network is compared with f_emp, at most:
 LOSS_DRAWS = 2000  # noisy images over which a loss is averaged, about
 SPLITS = 100  # halves of the held-out images over which quality is averaged
 TRAIN, TEST = "training images", "held-out images"
-FIGURES = ("precision", "recall", "kernel_distance")
+QUALITIES = ("precision", "recall", "kernel_distance")
 
 
 def from_perfect(study: Study, sigmas: Sequence[float]) -> pd.DataFrame:
     """One row per network of the smallest and the largest n, noise level and kind of image: the distance to f_emp of
     its training images, rms over pixels in standard deviations of the pixels, with a bootstrap interval over inputs.
     """
-    generator, rows = torch.Generator().manual_seed(NOISE_SEED), []
+    generator, rows = torch.Generator().manual_seed(zoo.SHARED_NOISE), []
     for net in [*study.of(study.sizes[0]), *study.of(study.sizes[-1])]:
         train = study.train(net)
         for name, clean in {TRAIN: train[:INPUTS], TEST: study.test.x[:INPUTS]}.items():
@@ -78,7 +78,7 @@ def weighted_loss(denoiser: Denoiser, scale: float, x: Tensor, draws: int = LOSS
     `(sigma^2 + scale^2) / (sigma scale)^2 |D(x + sigma eps) - x|^2 / d`, log sigma normal as in training; images are
     seen as often as makes about `draws` noisy ones, the same for every denoiser.
     """
-    generator = torch.Generator().manual_seed(NOISE_SEED)
+    generator = torch.Generator().manual_seed(zoo.SHARED_NOISE)
     _, mean, deviation = LOG_NORMAL
     total = []
     for _ in range(max(1, draws // len(x))):
@@ -90,11 +90,14 @@ def weighted_loss(denoiser: Denoiser, scale: float, x: Tensor, draws: int = LOSS
     return torch.stack(total).mean(dim=0)
 
 
-def loss_ratio(study: Study, rows: pd.DataFrame, n: int) -> tuple[float, tuple[float, float]]:
-    """Held-out over training loss of the networks of n images, means over networks; the interval joins both ends."""
+def loss_ratio(rows: pd.DataFrame, n: int) -> tuple[float, Interval]:
+    """Held-out over training loss of the networks of n images, means over networks, with the range of what the ends of
+    both ranges allow."""
     mine = rows[rows.n == n]
-    (train, (low, high)), (test, (test_low, test_high)) = (span(mine[mine.kind == name]) for name in (TRAIN, TEST))
-    return test / train, (test_low / high, test_high / low)
+    (train, (low, high)), (test, (test_low, test_high)) = (
+        copying.over_networks(mine[mine.kind == name]) for name in (TRAIN, TEST)
+    )
+    return test / train, Interval(test_low / high, test_high / low, None, "networks")
 
 
 def quality(study: Study) -> tuple[pd.DataFrame, float]:
@@ -118,14 +121,14 @@ def _features(network: Classifier, x: Tensor, batch: int = 500) -> Tensor:
     return torch.cat([network.features(part) for part in x.split(batch)])
 
 
-def _quality(study: Study, net: Network, features: Tensor, test: Tensor) -> pd.DataFrame:
+def _quality(study: Study, net: SampledDenoiser, features: Tensor, test: Tensor) -> pd.DataFrame:
     size, found = min(len(features), len(test) // 2), []
     for seed in range(SPLITS):
         halves = images.subset(test, 2 * size, seed)
         mine = images.subset(features, size, seed)
         found.append(measures.quality(mine, halves[:size], halves[size:], lambda f: f, draws=1))
     rows = []
-    for name in FIGURES:
+    for name in QUALITIES:
         samples, real = (np.array([getattr(f, f"{of}{name}") for f in found]) for of in ("", "real_"))
         row = {"data": study.name, "n": net.n, "width": net.width, "seed": net.seed, "measure": name, "size": size}
         for what, split in {kind(net): samples, "real images": real, "gap": samples - real}.items():
@@ -142,7 +145,7 @@ def quality_panels(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
     shown = rows[rows.kind != "gap"]
     real = shown.kind == "real images"
     shown = pd.concat([shown[~real], shown[real].drop_duplicates(["n", "measure"])])
-    return {name: shown[shown.measure == name] for name in FIGURES}
+    return {name: shown[shown.measure == name] for name in QUALITIES}
 
 
 def more_steps(study: Study) -> pd.DataFrame:
@@ -178,14 +181,17 @@ def usual_level(sigmas: Sequence[float]) -> float:
     return min(sigmas, key=lambda sigma: abs(math.log(sigma) - LOG_NORMAL[1]))
 
 
-def quality_metrics(study: Study, rows: pd.DataFrame) -> dict[str, tuple[float, tuple[float, float]]]:
+def quality_metrics(study: Study, rows: pd.DataFrame) -> dict[str, tuple[float, Interval]]:
     """Value and interval, of the larger width: each measure at both ends of the sizes, of real images (`real_`), and of
     the difference to them at the largest n (`_gap`)."""
     found, mine = {}, rows[rows.width == study.width]
-    for name in FIGURES:
+    for name in QUALITIES:
         of = mine[mine.measure == name].set_index("kind")
         for end, n in {"small": mine.n.min(), "large": mine.n.max()}.items():
-            found[f"{name}_{end}"] = span(of[of.n == n].loc[[f"width {study.width}"]])
+            found[f"{name}_{end}"] = copying.over_networks(of[of.n == n].loc[[f"width {study.width}"]])
         large = of[of.n == mine.n.max()]
-        found[f"real_{name}"], found[f"{name}_gap"] = span(large.loc[["real images"]]), span(large.loc[["gap"]])
+        found[f"real_{name}"], found[f"{name}_gap"] = (
+            copying.over_networks(large.loc[["real images"]]),
+            copying.over_networks(large.loc[["gap"]]),
+        )
     return found

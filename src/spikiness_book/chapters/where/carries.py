@@ -10,8 +10,9 @@ from scipy.stats import rankdata
 from spikiness import detection
 from spikiness.detection import calibration
 from spikiness.errors import SpikinessError, suggest
-from spikiness_book.chapters.where.measure import CLEAR, NETWORK, Network, module_kinds, survey
-from spikiness_book.zoo import audited, copying
+from spikiness.statistics import rate
+from spikiness_book import zoo
+from spikiness_book.chapters.where.measure import CLEAR, NETWORK, ProbedNetwork, module_kinds, survey
 
 SEED, WIDTH, DATA = "another seed", "another width", "another data set"
 FREE = "any of them"  # the measure left open
@@ -19,13 +20,13 @@ OPEN, THEORY = "direction open", "memorized is spikier"
 FPR = 0.01
 
 
-def pairs(found: Sequence[Network], calibration_seeds: Sequence[int]) -> pd.DataFrame:
+def pairs(found: Sequence[ProbedNetwork], calibration_seeds: Sequence[int]) -> pd.DataFrame:
     """Which network a choice is made on (a) and which it is used on (b), by what differs between them.
 
     Another seed and another data set: from each calibration network to each of the others that share the kind, or the
     architecture; another width: from the recipe's own width to the others, on the same training images.
     """
-    own = {kind: audited.recipe(kind)[2].width for kind in {n.kind for n in found}}
+    own = {kind: zoo.recipe(kind)[0].width for kind in {n.kind for n in found}}
     rows = []
     for i, a in enumerate(found):
         for j, b in enumerate(found):
@@ -41,7 +42,7 @@ def pairs(found: Sequence[Network], calibration_seeds: Sequence[int]) -> pd.Data
     return pd.DataFrame(rows, columns=["relation", "a", "b"])
 
 
-def beside(table: pd.DataFrame, a: Network, b: Network) -> pd.DataFrame:
+def beside(table: pd.DataFrame, a: ProbedNetwork, b: ProbedNetwork) -> pd.DataFrame:
     """AUROC of every setting that both networks have, `auroc_a` and `auroc_b`: a row each. It `flip`s where both are
     clear, on opposite sides, and they `agree` where both are, on one."""
     one, two = (table[(table[NETWORK] == pd.Series(n.name)).all(axis=1)] for n in (a, b))
@@ -73,7 +74,9 @@ def carries(both: pd.DataFrame) -> dict[str, float]:
     }
 
 
-def transfers(table: pd.DataFrame, found: Sequence[Network], chosen: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+def transfers(
+    table: pd.DataFrame, found: Sequence[ProbedNetwork], chosen: pd.DataFrame
+) -> tuple[pd.DataFrame, pd.DataFrame]:
     """`carries` of each of the `pairs` chosen, and the settings behind it, `beside` each other."""
     rows, points = [], []
     for relation, i, j in chosen.itertuples(index=False):
@@ -93,7 +96,7 @@ def by_relation(rows: pd.DataFrame, points: pd.DataFrame) -> pd.DataFrame:
     found = []
     for relation, mine in rows.groupby("relation", sort=False):
         settings = points[points.relation == relation]
-        flip, (low, high) = copying.rate(settings.flip, (settings.kind_b + "/" + settings.layer).to_numpy())
+        flip, (low, high) = rate(settings.flip, (settings.kind_b + "/" + settings.layer).to_numpy())
         row = {"relation": relation, "pairs": len(mine), "flip": flip, "flip_low": low, "flip_high": high}
         row |= {"agree": mine.agree.mean(), "ranks": mine.ranks.mean(), "ranks_lowest": mine.ranks.min()}
         found.append({**row, "regret": mine.regret.mean(), "regret_largest": mine.regret.max()})
@@ -119,13 +122,13 @@ def choose(
     return detection.pick(tried, margin)[0]
 
 
-def threshold(calibrated: Sequence[Network], choice: calibration.Probe) -> float:
+def threshold(calibrated: Sequence[ProbedNetwork], choice: calibration.Probe) -> float:
     """The highest of the thresholds that let 1 % of the generalized samples of a calibration network pass."""
     scores = (calibration.values(n.denoiser, choice, n.generalized).numpy() for n in calibrated)
     return max(calibration.quantile(mine, FPR) for mine in scores)
 
 
-def elsewhere(choice: calibration.Probe, found: Iterable[Network]) -> pd.DataFrame:
+def elsewhere(choice: calibration.Probe, found: Iterable[ProbedNetwork]) -> pd.DataFrame:
     """AUROC of one choice in each of other networks, a row each, with intervals over nearest training images."""
     rows = []
     for n in found:
@@ -135,7 +138,7 @@ def elsewhere(choice: calibration.Probe, found: Iterable[Network]) -> pd.DataFra
 
 
 def alone(
-    table: pd.DataFrame, calibrated: Sequence[Network], fresh: Sequence[Network]
+    table: pd.DataFrame, calibrated: Sequence[ProbedNetwork], fresh: Sequence[ProbedNetwork]
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Each measure by itself, and any of them, on networks of one kind, with an open direction and the theory's.
 
@@ -157,14 +160,14 @@ def alone(
     return pd.DataFrame(rows), pd.concat(samples, ignore_index=True)
 
 
-def _used(choice: calibration.Probe, limit: float, network: Network) -> tuple[dict[str, object], pd.DataFrame]:
+def _used(choice: calibration.Probe, limit: float, network: ProbedNetwork) -> tuple[dict[str, object], pd.DataFrame]:
     """A choice and its threshold on one network: AUROC and rates with their intervals, and a row per sample."""
     images = {"tpr": network.memorized, "fpr": network.generalized}
     scores = [calibration.values(network.denoiser, choice, x).numpy() for x in images.values()]
     row, samples = {**asdict(choice), **_auroc_interval(scores, network.nearest)}, []
-    for rate, values, near in zip(images, scores, network.nearest, strict=True):
-        row[rate], (row[f"{rate}_low"], row[f"{rate}_high"]) = copying.rate(values > limit, near)
-        samples.append(pd.DataFrame({"memorized": rate == "tpr", "flagged": values > limit, "nearest": near}))
+    for name, values, near in zip(images, scores, network.nearest, strict=True):
+        row[name], (row[f"{name}_low"], row[f"{name}_high"]) = rate(values > limit, near)
+        samples.append(pd.DataFrame({"memorized": name == "tpr", "flagged": values > limit, "nearest": near}))
     return row, pd.concat(samples, ignore_index=True)
 
 
@@ -186,9 +189,9 @@ def by_measure(rows: pd.DataFrame, samples: pd.DataFrame) -> pd.DataFrame:
         row = {"alone": measure, "way": way, "worst": worst.auroc, "worst_low": worst.low, "worst_high": worst.high}
         row["mean"] = mine.auroc.mean()
         drawn = samples[(samples.alone == measure) & (samples.way == way)]
-        for rate, part in (("tpr", drawn[drawn.memorized]), ("fpr", drawn[~drawn.memorized])):
+        for name, part in (("tpr", drawn[drawn.memorized]), ("fpr", drawn[~drawn.memorized])):
             groups = (part.kind + "/" + part.seed.astype(str) + "/" + part.nearest.astype(str)).to_numpy()
-            row[rate], (row[f"{rate}_low"], row[f"{rate}_high"]) = copying.rate(part.flagged, groups)
+            row[name], (row[f"{name}_low"], row[f"{name}_high"]) = rate(part.flagged, groups)
         found.append(row)
     return pd.DataFrame(found)
 
@@ -216,7 +219,7 @@ def unseen(kinds: Sequence[str], chosen: Sequence[str], seeds: Sequence[int], us
     return {kind: [seed for seed in seeds if seed not in used] if kind in chosen else [] for kind in kinds}
 
 
-def searches(table: pd.DataFrame, calibrated: Sequence[Network], fresh: Sequence[Network]) -> pd.DataFrame:
+def searches(table: pd.DataFrame, calibrated: Sequence[ProbedNetwork], fresh: Sequence[ProbedNetwork]) -> pd.DataFrame:
     """The detector's choice among nonlinearities, and among every module that sees the image, on networks of one kind.
 
     Chosen on the calibrated networks alone, among the noise levels of `table`, their survey at nonlinearities; a row

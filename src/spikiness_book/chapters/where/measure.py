@@ -1,7 +1,7 @@
 """Where spikiness tells memorized from generalized samples, where it does the reverse, what moves, and what carries."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -13,7 +13,8 @@ from spikiness import detection, measures, representations
 from spikiness.denoisers import EDM
 from spikiness.detection import calibration
 from spikiness.errors import SpikinessError
-from spikiness_book.zoo import audited, copying, models
+from spikiness.statistics import Interval, rate
+from spikiness_book import zoo
 
 CLEAR = 0.2  # an AUROC farther than this from chance takes a side
 SPIKIER, REVERSED, NEITHER, DISAGREE = "spikier", "less spiky", "no side", "networks disagree"
@@ -31,7 +32,7 @@ NEAR_ZERO = 0.1  # of the root mean square of a representation: a unit below it 
 
 
 @dataclass(frozen=True, eq=False)
-class Network:
+class ProbedNetwork:
     """A network, samples it memorized and samples it did not."""
 
     kind: str  # network:data
@@ -51,45 +52,30 @@ class Network:
 # ---- networks and the map
 
 
-def networks(kind: str, seeds: Sequence[int], samples: int, most: int) -> list[Network]:
+def networks(kind: str, seeds: Sequence[int], samples: int, most: int) -> list[ProbedNetwork]:
     """A network of a `kind` per seed, with at most `most` of its `samples` of each sort."""
-    width = audited.recipe(kind)[2].width
-    return [_sort(model, width, samples, most) for model in audited.train(kind, seeds)]
+    return [_probed(model, samples, most) for model in zoo.train(kind, seeds)]
 
 
-def of_widths(kind: str, seeds: Sequence[int], widths: Sequence[int], samples: int, most: int) -> list[Network]:
+def of_widths(kind: str, seeds: Sequence[int], widths: Sequence[int], samples: int, most: int) -> list[ProbedNetwork]:
     """The same, trained on the same images with other `widths`; the recipe's own width is left out."""
-    network, pool, how = audited.recipe(kind)
-    if network.endswith("dit"):
-        raise SpikinessError(f"{kind}: other widths are trained of networks without classes only, take a unet")
-    found = []
-    for model in audited.train(kind, seeds):
-        x = model.distinct.repeat_interleave(model.copies, dim=0)
-        for width in widths:
-            if width != how.width:
-                given: dict = {"options": dict(how.options)} if how.options else {}
-                stages = models.model(
-                    x, width, model.seed, how.images_seen, sigma_data=float(pool.x.std()), **given
-                )  # fmt: skip
-                found.append(_sort(replace(model, stages=stages), width, samples, most))
-    return found
+    others = [width for width in widths if width != zoo.recipe(kind)[0].width]
+    models = [zoo.train(kind, [seed], width)[0] for seed in seeds for width in others]
+    return [_probed(model, samples, most) for model in models]
 
 
-def _sort(model: audited.Model, width: int, samples: int, most: int) -> Network:
-    drawn = audited.draw(model, samples)
+def _probed(model: zoo.Trained, samples: int, most: int) -> ProbedNetwork:
+    drawn = zoo.two_sorts(model, samples)
     (memorized, _, near_m), (generalized, _, near_g) = (
         drawn.part(which, most) for which in (drawn.memorized, drawn.generalized)
     )
-    if min(len(near_m), len(near_g)) < 2:
-        raise SpikinessError(
-            f"{model.kind}, seed {model.seed}: {len(near_m)} memorized and {len(near_g)} generalized samples of "
-            f"{samples} tell nothing: draw more samples"
-        )
     parts = memorized, generalized, (near_m, near_g), drawn.stand_in
-    return Network(model.kind, model.seed, width, model.denoiser, *parts)
+    return ProbedNetwork(model.kind, model.seed, model.width, model.denoiser, *parts)
 
 
-def survey(found: Iterable[Network], sigmas: Sequence[float], layers: str = calibration.NONLINEARITIES) -> pd.DataFrame:
+def survey(
+    found: Iterable[ProbedNetwork], sigmas: Sequence[float], layers: str = calibration.NONLINEARITIES
+) -> pd.DataFrame:
     """`detection.grid_search` of each network, at its nonlinearities unless told otherwise.
 
     One row per network and setting. `spikier` is the AUROC with the sign of the measure turned so that above one half
@@ -206,7 +192,7 @@ def ingredients(h: Tensor) -> Tensor:
     return torch.stack([total, within, between, size, flat.mean(dim=1), silent, *taking_part], dim=1)
 
 
-def what_moves(found: Iterable[Network], sigma: float) -> pd.DataFrame:
+def what_moves(found: Iterable[ProbedNetwork], sigma: float) -> pd.DataFrame:
     """AUROC (memorized higher) of each ingredient in each layer of each network, the noisy images themselves first.
 
     `coupling` is the rank correlation, over all samples, of the variance over space with that between channels: -1
@@ -252,9 +238,9 @@ def wide(moves: pd.DataFrame) -> pd.DataFrame:
     return table.dropna(how="all").join(extra).reset_index()
 
 
-def share_of_rows(table: pd.DataFrame, hits: pd.Series) -> tuple[float, tuple[float, float]]:
+def share_of_rows(table: pd.DataFrame, hits: pd.Series) -> tuple[float, Interval]:
     """Share of rows of a table that are `hits`; its interval resamples layers, whole, of each kind."""
-    return copying.rate(hits, _layer(table))
+    return rate(hits, _layer(table), over="layers")
 
 
 def in_every_network(layers: pd.DataFrame, hits: pd.Series) -> list[str]:
@@ -263,15 +249,19 @@ def in_every_network(layers: pd.DataFrame, hits: pd.Series) -> list[str]:
     return list(dict.fromkeys(layer.removeprefix("network.") for _, layer in all_hit[all_hit].index))
 
 
-def median_over_layers(table: pd.DataFrame, column: str) -> tuple[float, tuple[float, float]]:
-    """Median of a column, what is not known left out; its interval resamples layers, whole, of each kind."""
+def median_over_layers(table: pd.DataFrame, column: str) -> tuple[float, Interval]:
+    """Median of a column, what is not known left out; its interval resamples layers, whole, of each kind.
+
+    The range of the values where there is one layer only.
+    """
     known = table.dropna(subset=[column])
     if known.empty:
         raise SpikinessError(f"{column} is not known in any layer of this kind: choose other networks")
     values = known[column].to_numpy()
     if known.layer.nunique() < 2:
-        return float(np.median(values)), (float(values.min()), float(values.max()))
-    return float(np.median(values)), measures.bootstrap(values, np.median, groups=_layer(known))
+        return float(np.median(values)), Interval.range(values, over="networks")
+    ends = measures.bootstrap(values, np.median, groups=_layer(known))
+    return float(np.median(values)), Interval(*ends, over="layers")
 
 
 def _layer(table: pd.DataFrame) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 import ast
 import builtins
+import functools
 import json
 import keyword
 import re
@@ -11,7 +12,7 @@ from typing import Annotated, Any, NamedTuple
 
 from spikiness.errors import SpikinessError, suggest
 from spikiness_book.engine.runs.sources import imported_names
-from spikiness_book.engine.runs.store import profile_name
+from spikiness_book.engine.runs.store import checkout, profile_name
 
 TYPES = {
     "int": int,
@@ -36,51 +37,57 @@ class Parameter(NamedTuple):
 
 
 class Meaning(NamedTuple):
-    """What a parameter of this name is in every chapter: its types, the limits of each number in it, and the words."""
+    """What a parameter of this name is in every chapter: its type, the limits of each number in it, and the words."""
 
-    types: tuple[str, ...]
+    type: str
     limits: dict[str, float]
     words: str
     unique: bool = False
 
 
-_count, _counts = (Meaning((kind,), {"ge": 1}, "of at least 1") for kind in ("int", "list[int]"))
-_positive, _positives = (Meaning((kind,), {"gt": 0}, "above 0") for kind in ("float", "list[float]"))
-_penalty, _penalties = (Meaning((kind,), {"ge": 0}, "of at least 0") for kind in ("float", "list[float]"))
-_seed = Meaning(("int",), {"ge": 0, "lt": 2**63}, "of at least 0")
-_seeds = Meaning(("list[int]",), _seed.limits, "of at least 0, none twice", unique=True)
+LIMITS = {"at_least": "ge", "above": "gt", "below": "lt"}  # of parameters.yaml, and as pydantic calls them
 
-# One name, one meaning, in every chapter. A name that is not here is held to its declared type only.
-VOCABULARY: dict[str, Meaning] = {
-    **dict.fromkeys(("n", "n_small", "n_large", "n_train", "n_test", "draws", "images_seen", "clusters"), _count),
-    **dict.fromkeys(("width", "p", "steps", "batch", "dim", "rank"), _count),
-    **dict.fromkeys(("n_mixture", "networks", "modes", "resamples", "width_images", "steps_small", "repeated"), _count),
-    **dict.fromkeys(("samples", "samples_stages", "patch"), _count),
-    **dict.fromkeys(("most", "most_draws"), _count),
-    **dict.fromkeys(("batches", "knowns"), _counts),
-    **dict.fromkeys(("lam_small", "lam_images", "decay_small", "decay_large"), _penalty),
-    **dict.fromkeys(("sizes", "widths", "copies", "copies_mixture", "halves"), _counts),
-    **dict.fromkeys(("partners", "larger_sizes", "sizes_unet", "widths_unet"), _counts),
-    **dict.fromkeys(("larger_width", "images_seen_larger"), _count),
-    **dict.fromkeys(("sigma", "lr", "alpha"), _positive),
-    **dict.fromkeys(("sigmas", "more_sigmas", "alphas"), _positives),
-    "cosines": Meaning(("list[float]",), {"ge": -1, "lt": 1}, "from -1 to below 1, none twice", unique=True),
-    **dict.fromkeys(("width_dit", "depth", "patch_dit"), _count),
-    **dict.fromkeys(("guidances", "rates", "scales"), _positives),
-    **dict.fromkeys(("width_mixture", "steps_mixture"), _count),
-    "lam_mixture": _penalty,
-    "lam": _penalty,
-    "lams": _penalties,
-    "seed": _seed,
-    **dict.fromkeys(("seeds", "larger_seeds", "seeds_unet", "seeds_dit", "untouched_seeds"), _seeds),
-    "calibration_seeds": Meaning(("list[int]",), {"ge": 0, "lt": 10}, "from 0 to 9, none twice", unique=True),
-    "factor": Meaning(("float",), {"ge": 1}, "of at least 1"),
-    "size": Meaning(("int",), {"ge": 4}, "of at least 4"),
-    "tied": Meaning(("bool",), {}, ""),
-    "data": Meaning(("str",), {}, ""),
-    "larger": Meaning(("str",), {}, ""),
-    **dict.fromkeys(("kinds", "untouched"), Meaning(("list[str]",), {}, "network:data, none twice", unique=True)),
-}
+
+def vocabulary() -> dict[str, Meaning]:
+    """The meanings that parameter names have in every chapter, from `notebooks/parameters.yaml` of the checkout here.
+
+    It is empty where there is no checkout: then a parameter is held to its declared type only. Raises `SpikinessError`
+    for an entry that is no meaning.
+    """
+    for root in (checkout(), checkout(Path(__file__).parent)):
+        if root is not None and (path := root / "notebooks" / "parameters.yaml").is_file():
+            return _meanings(path, path.stat().st_mtime_ns)
+    return {}
+
+
+@functools.lru_cache(maxsize=4)
+def _meanings(path: Path, changed: int) -> dict[str, Meaning]:
+    """The meanings in one file, read once for each time that it `changed`."""
+    return {name: _meaning_of(fields, f"{path}: {name}") for name, fields in read_yaml(path).items()}
+
+
+def _meaning_of(fields: Any, where: str) -> Meaning:
+    allowed = ("type", *LIMITS, "unique", "words", "meaning")
+    for name in fields if isinstance(fields, dict) else ():
+        if name not in allowed:
+            raise SpikinessError(f"{where} has {name!r}{suggest(str(name), allowed)} (one of {', '.join(allowed)})")
+    if not isinstance(fields, dict) or fields.get("type") not in TYPES or not isinstance(fields.get("meaning"), str):
+        raise SpikinessError(f"{where} needs a type (one of {', '.join(TYPES)}) and a meaning")
+    limits = {ours: fields[name] for name, ours in LIMITS.items() if name in fields}
+    numbers = fields["type"].removeprefix("list[").rstrip("]") in ("int", "float")
+    if not all(numbers and isinstance(limit, int | float) for limit in limits.values()):
+        raise SpikinessError(f"{where}: only numbers have limits, and limits are numbers")
+    words = [fields.get("words") or _limits_in_words(limits, "int" in fields["type"])]
+    words += ["none twice"] if fields.get("unique") else []
+    return Meaning(fields["type"], limits, ", ".join(filter(None, words)), bool(fields.get("unique")))
+
+
+def _limits_in_words(limits: Mapping[str, float], whole: bool) -> str:
+    low, high = limits.get("ge", limits.get("gt")), limits.get("lt")
+    if low is not None and high is not None:
+        return f"from {low} to {high - 1}" if whole else f"from {low} to below {high}"
+    names = {"ge": "of at least", "gt": "above", "lt": "below"}
+    return " and ".join(f"{names[name]} {limit}" for name, limit in limits.items())
 
 
 def read(notebook: Any, where: str) -> list[Parameter]:
@@ -131,11 +138,10 @@ def _check_declared(parameter: Parameter, taken: set[str], where: str) -> None:
         raise SpikinessError(
             f"{where}: parameter {parameter.name!r} is a {parameter.type}; use one of {', '.join(TYPES)}"
         )
-    meaning = VOCABULARY.get(parameter.name)
-    if meaning and parameter.type not in meaning.types:
+    meaning = vocabulary().get(parameter.name)
+    if meaning and parameter.type != meaning.type:
         raise SpikinessError(
-            f"{where}: parameter {parameter.name!r} is declared {parameter.type}; in every chapter it is "
-            f"{' or '.join(meaning.types)}"
+            f"{where}: parameter {parameter.name!r} is declared {parameter.type}; in every chapter it is {meaning.type}"
         )
 
 
@@ -155,7 +161,7 @@ def check_name(name: object, where: str, taken: Iterable[str] = ()) -> None:
 
 
 def model(parameters: list[Parameter]) -> Any:
-    """The pydantic model of a chapter's parameters: strict types, finite numbers, VOCABULARY's limits."""
+    """The pydantic model of a chapter's parameters: strict types, finite numbers, the vocabulary's limits."""
     from pydantic import ConfigDict, create_model
 
     config = ConfigDict(
@@ -180,7 +186,7 @@ def _item(parameter: Parameter) -> str:
 
 
 def _meaning(parameter: Parameter) -> Meaning:
-    return VOCABULARY.get(parameter.name, Meaning((), {}, ""))
+    return vocabulary().get(parameter.name, Meaning("", {}, ""))
 
 
 def _unique(values: list[Any]) -> list[Any]:

@@ -1,1 +1,0 @@
-"""The trained models that chapters share."""
