@@ -83,8 +83,9 @@ def _book(command: str, words: Sequence[str]) -> NoReturn:
         try:
             importlib.import_module("spikiness_book.cli").main(words)
         except ModuleNotFoundError as error:
-            if (error.name or "spikiness").startswith("spikiness"):  # no package is missing: a fault of ours
+            absent = error.name or "spikiness"
+            if absent.startswith("spikiness"):  # no package is missing: a fault of ours
                 raise
-            missing = [error.name]
+            missing = [absent]
     sys.stderr.write(f"spikiness {command} needs {missing[0]}: pip install 'spikiness[{extras}]'\n")
     sys.exit(2)

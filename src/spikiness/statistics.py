@@ -1,10 +1,11 @@
 """Rates, intervals and turning points: what is measured over samples, images and networks, each once."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from spikiness.errors import SpikinessError
 from spikiness.measures.intervals import bootstrap, wilson
@@ -34,9 +35,9 @@ class Interval(tuple[float, float]):
         return interval
 
     @classmethod
-    def range(cls, values: object, over: str = "") -> Self:
+    def range(cls, values: Iterable[float], over: str = "") -> Self:
         """The range of some values: lowest and highest."""
-        numbers = [float(value) for value in values]  # type: ignore[attr-defined]
+        numbers = [float(value) for value in values]
         return cls(min(numbers), max(numbers), None, over)
 
     def __repr__(self) -> str:
@@ -47,7 +48,7 @@ class Interval(tuple[float, float]):
 # ---- rates
 
 
-def rate(hits: Sequence[bool], groups: Sequence | None = None, over: str = "") -> tuple[float, Interval]:
+def rate(hits: ArrayLike, groups: ArrayLike | None = None, over: str = "") -> tuple[float, Interval]:
     """Share of hits [N] and its 95 % interval: Wilson's, or a bootstrap of whole `groups` [N] where given.
 
     With groups, hits may also be shares in [0, 1]. A bootstrap that sees no error (a share of 0 or 1, or one group)
@@ -68,9 +69,7 @@ def rate(hits: Sequence[bool], groups: Sequence | None = None, over: str = "") -
     return share, Interval(*ends, over=over or "groups")
 
 
-def hull(
-    values: Sequence[float], lows: Sequence[float], highs: Sequence[float], over: str = "networks"
-) -> tuple[float, Interval]:
+def hull(values: ArrayLike, lows: ArrayLike, highs: ArrayLike, over: str = "networks") -> tuple[float, Interval]:
     """Mean of `values` [N], and the range from the lowest of `lows` to the highest of `highs`: the hull of N intervals.
 
     The hull covers nothing at a known level, so its own level is None. NaN counts in none of the three.
@@ -102,7 +101,7 @@ class Crossing:
         return self.where == INSIDE
 
 
-def first_rise(x: Sequence[float], y: Sequence[float], level: float = 0.5) -> Crossing:
+def first_rise(x: ArrayLike, y: ArrayLike, level: float = 0.5) -> Crossing:
     """Where a curve y(x) first reaches `level` from below, between its points by a straight line over log x.
 
     Raises `SpikinessError` where x does not rise, or is not above 0.
@@ -119,7 +118,7 @@ def first_rise(x: Sequence[float], y: Sequence[float], level: float = 0.5) -> Cr
     return Crossing(float(value), INSIDE, float(x[first - 1]), float(x[first]))
 
 
-def last_fall(x: Sequence[float], y: Sequence[float], level: float = 0.5) -> Crossing:
+def last_fall(x: ArrayLike, y: ArrayLike, level: float = 0.5) -> Crossing:
     """Where a curve y(x) falls below `level` for good, between its points by a straight line over log x.
 
     EARLIER where no point reaches the level, LATER where the last one still does. Errors as for `first_rise`.
@@ -136,7 +135,7 @@ def last_fall(x: Sequence[float], y: Sequence[float], level: float = 0.5) -> Cro
     return Crossing(float(value), INSIDE, float(x[last]), float(x[last + 1]))
 
 
-def _curve(x: Sequence[float], y: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+def _curve(x: ArrayLike, y: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     x, y = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
     if not len(x) or (x <= 0).any() or (np.diff(x) <= 0).any():
         raise SpikinessError(f"x is {x.tolist()[:5]}: a crossing needs positive values in rising order")
@@ -150,7 +149,7 @@ def _bound(x: float, where: str) -> Crossing:
 # ---- signs that come and stay
 
 
-def onset(x: Sequence[float], holds: Sequence[bool]) -> float:
+def onset(x: ArrayLike, holds: ArrayLike) -> float:
     """The first of x [N] from which on a sign `holds` [N] until the end; NaN where it does not hold at the end.
 
     Raises `SpikinessError` where x does not rise.
@@ -164,7 +163,7 @@ def onset(x: Sequence[float], holds: Sequence[bool]) -> float:
     return x[lacking[-1] + 1 if len(lacking) else 0]
 
 
-def precedence(first: Sequence[float], second: Sequence[float]) -> dict[str, int]:
+def precedence(first: ArrayLike, second: ArrayLike) -> dict[str, int]:
     """In how many of N cases the onset `first` [N] comes before the onset `second` [N], at the same x, or after it.
 
     `alone`: the second never comes (NaN) and the first does; `missed`: the first never comes and the second does.
