@@ -3,7 +3,6 @@
 from dataclasses import replace
 from itertools import count
 
-import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
@@ -14,11 +13,8 @@ from spikiness.denoisers import EDM
 from spikiness.detection.calibration import values
 from spikiness.errors import SpikinessError
 from spikiness.networks.unet import UNet
-from spikiness_book import plots as figures
 from spikiness_book import zoo
 from spikiness_book.chapters.audit import measure as audit
-
-matplotlib.use("agg")
 
 
 def network(seed=0):
@@ -251,28 +247,3 @@ def test_worst_and_mean_rates():
     mean, spread = audit.mean_rate(rows, "fpr")
     assert (mean, spread) == (pytest.approx(0.2), (0.05, 0.4))
     assert (spread.level, spread.over) == (None, "models")  # the hull of intervals is no interval of 95 %
-
-
-def test_figures_have_a_panel_for_each_kind():
-    rows = pd.DataFrame({"kind": ["a", "a", "b", "b"], "seed": [10, 11] * 2, "way": "carried"})
-    rows = rows.assign(
-        **{f"{r}{end}": v for r in ("fpr", "tpr") for end, v in (("", 0.1), ("_low", 0), ("_high", 0.2))}
-    )
-    fig = figures.audit_rates(rows, {"fpr": "FPR", "tpr": "TPR"}, 0.01)
-    assert len(fig.axes) == 4
-    assert [text.get_text() for text in fig.legends[0].get_texts()] == ["10", "11"]
-    line = pd.DataFrame(
-        {"x": [1.0, 10], "y": [0.1, 0.2], "low": [0.0, 0.1], "high": [0.2, 0.3], "hue": "h", "seed": 10}
-    )
-    every = pd.concat([line.assign(kind=kind) for kind in "abcdef"])
-    fig = figures.panel_curves(every, "kind", "x", "y", "hue", {}, {"h": "C0"}, mark=0.15)
-    assert len(fig.axes) == 6
-    assert fig.get_figwidth() <= 8.8
-    dashed = [line for line in fig.axes[0].lines if line.get_linestyle() == "--"]
-    assert dashed[0].get_ydata() == pytest.approx([0.15, 0.15])
-    fig = figures.paired_rows({"a": {"hits": np.zeros((2, 4, 9))}}, {"a": {"hits": ["1", "2"]}}, 3)
-    assert [axis.get_title() for axis in fig.axes] == ["1", "2", ""]
-    units = pd.DataFrame({"kind": "a", "sort": ["memorized", "new"], "unit": "3", "share": [0.7, 0.1]})
-    fig = figures.unit_shares(units, {"memorized": "C1", "new": "C0"})
-    assert [axis.patches[1].get_height() for axis in fig.axes] == pytest.approx([0.3, 0.9])  # others
-    matplotlib.pyplot.close("all")

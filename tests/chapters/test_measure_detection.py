@@ -15,7 +15,6 @@ from spikiness.errors import Registry
 from spikiness_book import zoo
 from spikiness_book.chapters.detection import measure as experiment
 from spikiness_book.chapters.detection import tables
-from spikiness_book.plots import method_dots, score_histograms
 
 
 @pytest.fixture(autouse=True)
@@ -265,11 +264,9 @@ def test_tables_to_read_and_figures_hold_every_method(table, case):
     assert tables.shown_costs(pd.DataFrame({"kind": "a", "method": ["m"], "passes": [35000.0]})).iloc[0, 0] == "3.5e+04"
     counted = tables.counts([case]).iloc[0]
     assert (counted.drawn, counted.memorized, counted.copied_images) == (72, 30, 5)
-    fig = method_dots(table, {"auroc": "AUROC"}, tables.groups(table))
-    assert [t.get_text() for t in fig.axes[0].get_yticklabels()] == [*itertools.chain(*tables.groups(table).values())]
     bins = experiment.histogram([case], settings[0])
     assert bins.groupby("regime").share.sum().to_list() == pytest.approx([1, 1])
-    assert score_histograms(bins, "score").axes[0].get_title() == "unet:hand"
+    assert set(bins.data) == {"unet:hand"}
 
 
 def test_the_typical_sample_has_the_median_score(case):

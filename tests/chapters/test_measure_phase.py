@@ -1,12 +1,7 @@
-"""The phase diagram's functions on networks built from the theory, on cases worked by hand, and on its figures."""
+"""The phase diagram's functions on networks built from the theory, and on cases worked by hand."""
 
 from dataclasses import replace
 
-import matplotlib
-
-matplotlib.use("agg")
-
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -14,7 +9,6 @@ import torch
 
 from spikiness import theory
 from spikiness.networks.relu_dae import ReLUDAE
-from spikiness_book import plots as figures
 from spikiness_book.chapters.phase import maps
 from spikiness_book.chapters.phase import measure as experiment
 
@@ -164,19 +158,3 @@ def test_boundaries_lie_where_the_formulas_say():
     dropped = lines[lines.kind == "sample dropped"]
     assert set(dropped.lam) == {0.3}  # at 0.01 it is 3600, outside
     assert dropped.n.tolist() == pytest.approx([120, 120])
-
-
-def test_maps_show_every_cell_and_a_dot_for_each_difference():
-    table = maps.phase_map(grid("mmgn", "mggn"))
-    fig = figures.phase_maps(table, "n", "width", "lam", "sigma", list("mgn"), {"n": "samples"})
-    axis = next(a for a in fig.axes if a.images)
-    assert axis.images[0].get_array().tolist() == [[0, 0, 1, 2]]
-    assert [line.get_xdata()[0] for line in axis.lines] == [1]
-    assert axis.get_xlabel() == "samples"
-    shares = table.assign(value=[1.0, 0.5, 0.25, 0.0])
-    lines = pd.DataFrame({"kind": "a", "sigma": 0.2, "lam": 0.1, "n": [2, 2], "width": [4, 4]})
-    fig = figures.share_maps(shares, "n", "width", "lam", "sigma", "share", {}, lines)
-    assert fig.axes[0].images[0].get_array().tolist() == [[1, 0.5, 0.25, 0]]
-    assert fig.axes[0].images[0].get_clim() == (0, 1)
-    assert np.allclose(fig.axes[0].lines[0].get_xdata(), 1)  # n = 2 is the second cell
-    plt.close("all")

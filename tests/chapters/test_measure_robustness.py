@@ -3,7 +3,6 @@
 import math
 from dataclasses import replace
 
-import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -12,7 +11,6 @@ from spikiness import theory
 from spikiness.errors import SpikinessError
 from spikiness.networks.relu_dae import ReLUDAE
 from spikiness.training import Member, fit_ensemble
-from spikiness_book import plots as figures
 from spikiness_book.chapters.robustness import measure as experiment
 
 IMAGES = (4 * torch.eye(8)[:3] - 0.5)[:, None]  # three clusters of one image, pairwise negative cosines
@@ -143,17 +141,3 @@ def test_rates_of_plain_descent_follow_the_energy_of_the_data():
     members = [Member(torch.diag(torch.tensor([3.0, 1.0])), 2, 0.1, 0.0)]  # second moment diag(9, 1) / 2
     assert experiment.own_rate("sgd", members) == pytest.approx(0.1 / 4.5)
     assert experiment.own_rate("adam", members) == pytest.approx(0.1 / math.sqrt(2))
-
-
-def test_figures_show_the_rows_and_say_where_nothing_is_left():
-    rows = pd.DataFrame(
-        {"setting": ["a", "b"] * 2, "group": ["x", "y"] * 2, "regime": ["memorizing"] * 2 + ["generalizing"] * 2,
-         "error": [0.1, np.nan, 0.2, 0.3], "low": [0.05, np.nan, np.nan, 0.2], "high": [0.2, np.nan, np.nan, 0.4]}
-    )  # fmt: skip
-    left, right = figures.setting_dots(rows, "error", "error", 0.1).axes
-    assert [t.get_text() for t in left.get_yticklabels()] == ["a", "b"]
-    assert [t.get_text() for t in left.texts] == ["diverged"]
-    assert not right.texts
-    moved = pd.DataFrame({"setting": ["a"] * 2, "column": [1, 2], "start": [0.6, 0.4], "end": [1.0, 0.0]})
-    axis = figures.split_columns(moved).axes[0]
-    assert [bar.get_height() for bar in axis.patches] == [0.6, 0.4, 1.0, 0.0]

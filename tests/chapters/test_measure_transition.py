@@ -2,11 +2,6 @@
 
 from dataclasses import replace
 
-import matplotlib
-
-matplotlib.use("agg")
-
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -15,7 +10,6 @@ import torch
 from spikiness import images, measures
 from spikiness.denoisers import Empirical
 from spikiness.errors import SpikinessError
-from spikiness_book import plots as figures
 from spikiness_book import zoo
 from spikiness_book.chapters.transition import measure as experiment
 from spikiness_book.chapters.transition import quality as transition_quality
@@ -225,20 +219,3 @@ def test_grids_show_samples_over_their_nearest_training_images():
 
 def test_prefix_makes_names_of_metrics():
     assert [experiment.prefix(name) for name in ("mnist", "fashion-mnist")] == ["mnist_", "fashion_mnist_"]
-
-
-def test_size_curves_draw_means_intervals_and_looks():
-    data = pd.DataFrame({"n": [10, 10, 100], "value": [0.2, 0.4, 0.9], "low": 0.1, "high": 1.0, "kind": "ours"})
-    best = pd.DataFrame({"n": [10, 100], "value": [1.0, 1.0], "kind": "best"})
-    fig = figures.size_curves({"a": pd.concat([data, best])}, "n", {"value": "share"}, {"best": "theory dashed"})
-    lines = {line.get_color(): line for line in fig.axes[0].lines if len(line.get_xdata()) == 2}
-    assert any(line.get_ydata() == pytest.approx([0.3, 0.9]) for line in fig.axes[0].lines)
-    assert lines[figures.THEORY].get_linestyle() in ("--", "None")
-    assert fig.axes[0].get_ylabel() == "share"
-    assert [text.get_text() for text in fig.legends[0].texts] == ["ours", "best"]
-    fig = figures.size_curves(dict.fromkeys("abcd", data), "n", {"a": "first"}, {}, limits={"b": (0, 5)}, ylim=(-1, 2))
-    assert [axis.get_ylabel() for axis in fig.axes[:4]] == ["first", "b", "c", "d"]
-    assert fig.axes[1].get_ylim() == (0, 5)
-    assert len(fig.axes) == 6  # two rows of three, the last two empty
-    assert [axis.axison for axis in fig.axes] == [True] * 4 + [False] * 2
-    plt.close("all")

@@ -1,13 +1,7 @@
 """The chapter on where spikiness separates: planted representations whose parts and sides are known."""
 
-import itertools
 from dataclasses import replace
 
-import matplotlib
-
-matplotlib.use("agg")
-
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -21,7 +15,6 @@ from spikiness.detection import calibration
 from spikiness.errors import SpikinessError
 from spikiness.networks.dit import DiT
 from spikiness.networks.unet import UNet
-from spikiness_book import plots as figures
 from spikiness_book import zoo
 from spikiness_book.chapters.where import carries as carry
 from spikiness_book.chapters.where import measure as where
@@ -273,42 +266,6 @@ def test_better_than_std_needs_all_three():
 
 
 # ---- figures
-
-
-@pytest.mark.parametrize("count", [1, 6])
-def test_figures_stay_on_the_page(count):
-    kinds = [f"network {i}" for i in range(count)]
-    cells = pd.DataFrame([{"kind": k, "layer": a, "what": b, "v": 0.9} for k in kinds for a in "xyz" for b in "pqr"])
-    maps = figures.measure_maps(cells, "kind", "layer", "what", "v", "AUROC")
-    assert len([axis for axis in maps.axes if axis.get_xlabel() or count == 1]) >= count
-    assert ("0.90" in [text.get_text() for text in maps.axes[0].texts]) == (count == 1)
-    every = itertools.product(kinds, "ab", "st", "uv")
-    dots = pd.DataFrame(every, columns=["kind", "p", "y", "h"]).assign(value=0.5, low=0.4, high=0.6)
-    rates = figures.measure_dots(dots, "kind", "p", "y", "h", {"a": 0.01})
-    assert len(rates.axes) == 2 * count
-    assert rates.axes[0].get_xlim()[0] < 0.01 < rates.axes[1].get_xlim()[0]
-    depth = pd.DataFrame([{"kind": k, "i": "Std", "m": m, "place": 1, "auroc": 0.2} for k in kinds for m in "ab"])
-    tall = figures.along_depth(depth, "kind", "i", "m", "AUROC", "ab")
-    modules = figures.module_dots(depth, "kind", "m", "auroc", "AUROC", "ab")
-    for fig in (maps, rates, tall, modules):
-        assert fig.get_figwidth() <= 8.8
-    plt.close("all")
-
-
-def test_flipped_settings_lie_in_the_shaded_corners():
-    points = pd.DataFrame(
-        {"relation": "another seed", "pool": ["all", "mean"], "auroc_a": [0.9, 0.2], "auroc_b": [0.1, 0.3]}
-    )
-    labels = {"auroc_a": "a", "auroc_b": "b"}
-    axis = figures.carried_settings(points, "relation", "pool", labels).axes[0]
-    corners = [patch.get_bbox() for patch in axis.patches]
-    assert any(box.contains(0.9, 0.1) for box in corners)
-    assert not any(box.contains(0.2, 0.25) for box in corners)
-    assert [tuple(c.get_offsets()[0]) for c in axis.collections] == [(0.9, 0.1), (0.2, 0.3)]
-    plt.close("all")
-
-
-# ---- beyond nonlinearities
 
 
 def test_searches_use_one_choice_on_all_and_agree_with_calibrate():

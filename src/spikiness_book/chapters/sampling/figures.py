@@ -13,7 +13,8 @@ def fraction_dots(table: pd.DataFrame, criteria: dict[str, str]) -> Figure:
     """Memorized `fraction` with its interval: a line per `name`, a dot per seed, a panel for each of `criteria` (value
     of `criterion`: title)."""
     names = table.name.unique().tolist()
-    table = table[table.criterion.isin(criteria)].assign(value=table.fraction, color=table.regime.map(REGIMES))
+    table = table[table.criterion.isin(criteria)]
+    table = table.assign(value=table.fraction, color=table.regime.map(REGIMES))
     fig, facets = plots.facets(table, "criterion", (3.3, 0.42 * len(names) + 1.1), (1.6, 0), sharey=True)
     plots.interval_dots(facets, "name", names, reach=0.22, ms=4, capsize=2)
     for criterion, axis, _ in facets:
