@@ -163,7 +163,7 @@ def test_the_wheel_is_whole_and_its_command_works(built, tmp_path):
     sources = {path.relative_to(ROOT / "src") for path in (ROOT / "src").rglob("*.py")}
     assert sources == {path.relative_to(tmp_path) for path in tmp_path.rglob("*.py")}
     assert (tmp_path / "spikiness" / "py.typed").exists()
-    assert (tmp_path / "spikiness_book" / "plots" / "spikiness.mplstyle").exists()
+    assert (tmp_path / "spikiness_book" / "plots.py").exists()
     (info,) = tmp_path.glob("*.dist-info")
     assert (info / "entry_points.txt").read_text().split("\n")[1] == "spikiness = spikiness.command:main"
     metadata = (info / "METADATA").read_text()

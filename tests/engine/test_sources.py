@@ -323,8 +323,8 @@ def test_kept_diffusion_models_depend_on_what_trains_them_and_nothing_else():
     trained = [("spikiness.training.diffusion", "fit_diffusion"), ("spikiness.networks.unet", "UNet")]
     modules = {name.removeprefix("spikiness.") for name in sources.modules(trained)}
     assert modules == {
-        "denoisers", "errors", "files", "networks.unet", "training.checkpoints", "training.dae", "training.diffusion",
-        "training.loop",
+        "denoisers", "errors", "files", "networks.contract", "networks.unet", "training.checkpoints", "training.dae",
+        "training.diffusion", "training.loop",
     }  # fmt: skip
     names = {name for module, name in sources.reach(trained) if "dae" in module}
     assert "schedule" in names
