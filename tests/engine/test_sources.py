@@ -188,6 +188,7 @@ HERE = {
     [
         ({"main": HERE["main"].replace("y", "why"), "other": HERE["other"]}, "f"),  # a local variable
         ({"main": HERE["main"].replace("LIMIT", "MOST"), "other": HERE["other"]}, "f"),
+        ({"main": HERE["main"].replace("f(x)", "f(x: float) -> int"), "other": HERE["other"]}, "f"),
         ({"main": HERE["main"].replace("f(x)", "g(x)"), "other": HERE["other"]}, "g"),
         ({"main": HERE["main"].replace("used", "busy"), "other": HERE["other"].replace("used", "busy")}, "f"),
         ({"main": HERE["main"].replace("other", "moved"), "moved": HERE["other"]}, "f"),

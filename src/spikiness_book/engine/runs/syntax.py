@@ -1,4 +1,4 @@
-"""Python code reduced to what it does: blind to layout, comments, docstrings, and to what local variables are called.
+"""Python code reduced to what it does: blind to layout, comments, docstrings, types, and names of local variables.
 
 A statement becomes nested lists. In them a name that the statement itself binds is a number, a name from a package
 outside ours is its full dotted path, and a name that leads to our own code is a `Mention`, resolved by `sources`.
@@ -87,6 +87,8 @@ class _Reducer:
         for name, value in ast.iter_fields(node):
             if name in ("ctx", "kind", "type_comment") or value is None or value == []:
                 continue
+            if name == "returns" or (isinstance(node, ast.arg) and name == "annotation"):
+                continue  # types of arguments and results are for readers and checkers
             if name == "body":
                 value = documented(node, value)
             around = (*scopes, inner[name]) if name in inner else scopes
