@@ -43,7 +43,7 @@ def test_it_says_what_it_wrote(tree):
     place, said = tree
     written = said.partition("\n\n")[0].splitlines()
     assert [name for name in written if (ROOT / name).exists()] == CHANGED
-    assert len(written) == 6
+    assert len(written) == 7
     assert all((place / name).is_file() for name in written)
     toc = yaml.safe_load((place / "book" / "_toc.yml").read_text())
     before = yaml.safe_load((ROOT / "book" / "_toc.yml").read_text())

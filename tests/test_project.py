@@ -89,6 +89,10 @@ def locked() -> dict[str, set[str]]:
 # --- imports -----------------------------------------------------------------------------------------------------
 
 
+    f"spikiness_book/plots{end}" for end in (".py", "/__init__.py") if (SOURCE / f"spikiness_book/plots{end}").is_file()
+)
+
+
 def contracts(root: Path) -> subprocess.CompletedProcess:
     """import-linter, by the contracts of pyproject.toml, over the packages of a tree."""
     command = [sys.executable, "-P", "-c", "from importlinter.cli import lint_imports_command as c; c()", "--no-cache"]

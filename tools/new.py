@@ -1,7 +1,7 @@
 """`make new CHAPTER=name`: write the skeleton of a chapter, which runs, is tested and has its page, to be filled.
 
-It writes the notebook, the module `src/spikiness_book/chapters/NAME/measure.py` with its test, and a line each in the
-table of contents and in the profiles. Nothing that is there already is changed.
+It writes the notebook, what the chapter measures and draws in `src/spikiness_book/chapters/NAME/` with a test, and its
+lines in the table of contents and in the profiles. Nothing that is there already is changed.
 """
 
 import argparse
@@ -17,19 +17,16 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from spikiness.errors import SpikinessError
 
 CODE = "src/spikiness_book/chapters/{name}/measure.py"
+DRAWN = "src/spikiness_book/chapters/{name}/figures.py"
 INIT = "src/spikiness_book/chapters/{name}/__init__.py"
 TEST = "tests/chapters/test_measure_{name}.py"
 NOTEBOOK = "notebooks/{name}.ipynb"
 
 MEASURE = '''\
-"""What the chapter *$name* trains, measures and draws. As a start: how many units share an image, over n."""
+"""What the chapter *$name* trains and measures. As a start: how many units share an image, over n."""
 
 from collections.abc import Sequence
 
-import matplotlib.pyplot as plt
-import pandas as pd
-import seaborn as sns
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from spikiness import images, measures
@@ -56,13 +53,24 @@ def summary(member: Member, network: ReLUDAE) -> dict[str, float]:
         "units": float(measures.participation_ratio(network.encode(member.x).detach()).mean()),
         "cosine": measures.stored_columns(network.w1, member.x).weighted_cosine,
     }
+'''
+
+FIGURES = '''\
+"""Figures of the chapter *$name*: data in, figure out. What several chapters draw is in `spikiness_book.plots`."""
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
+
+from spikiness_book import plots
 
 
 def dots(table: pd.DataFrame, y: str, label: str) -> Figure:
     """A dot per network and a line through the medians, over n."""
     fig, axis = plt.subplots(figsize=(4.6, 3.2))
-    sns.lineplot(table, x="n", y=y, estimator="median", errorbar=None, ax=axis)
-    sns.scatterplot(table, x="n", y=y, alpha=0.75, ax=axis)
+    sns.lineplot(table, x="n", y=y, estimator="median", errorbar=None, color=plots.MEMORIZED, ax=axis)
+    sns.scatterplot(table, x="n", y=y, alpha=0.75, color=plots.MEMORIZED, ax=axis)
     axis.set(xlabel="training images n", ylabel=label, xscale="log")
     return fig
 '''
@@ -116,11 +124,12 @@ MEASURED = """\
 import pandas as pd
 
 from spikiness import images
-from spikiness_book.chapters.$name import measure
+from spikiness_book.chapters.$name import figures, measure
 from spikiness_book.engine import runs
 
 run = runs.begin("$name", globals())
-x, mean = images.centre(images.load(data, grey=True).x.flatten(1))  # [N, d]
+x = images.load(data).x.flatten(1)  # [N, d]
+x = x - x.mean(dim=0)
 members = measure.plan(x, sizes, width, sigma, lam, seeds)
 trained = measure.train(members, steps)
 table = pd.DataFrame([measure.summary(*pair) for pair in zip(members, trained, strict=True)])"""
@@ -133,7 +142,8 @@ run.say("With {size} images, {units:.1f} units share one.", size=min(sizes))"""
 BY_HAND = """\
 from spikiness import images, measures, training
 
-x, mean = images.centre(images.load("digits").x.flatten(1))  # 1,400 digits [N, d], less their mean
+x = images.load("digits").x.flatten(1)  # 1,400 digits [N, d]
+x = x - x.mean(dim=0)
 for n in (5, 500):
     few = images.subset(x, n)
     network = training.fit_dae(few, width=32, sigma=0.2, lam=0.1, steps=1000)
@@ -152,7 +162,7 @@ $name:
 def figure(name: str, y: str, label: str, caption: str, alt: str) -> nbformat.NotebookNode:
     """A cell with one figure, which a page shows under a label, with its caption and its text for who cannot see it."""
     shown = {"figure": {"name": f"fig-{name}-{y}", "caption": caption}, "image": {"alt": alt}}
-    source = f'run.figure(measure.dots(table, "{y}", "{label}"), "{y}", table)'
+    source = f'run.figure(figures.dots(table, "{y}", "{label}"), "{y}", table)'
     return new_code_cell(source, metadata={"mystnb": shown})
 
 
@@ -195,6 +205,7 @@ def write(root: Path, name: str) -> list[Path]:
     new = {
         INIT: f'"""The chapter *{name}*."""\n',
         CODE: Template(MEASURE).substitute(name=name),
+        DRAWN: Template(FIGURES).substitute(name=name),
         TEST: Template(TESTS).substitute(name=name),
         NOTEBOOK: nbformat.writes(notebook(name)) + "\n",
     }
