@@ -89,8 +89,6 @@ def locked() -> dict[str, set[str]]:
 # --- imports -----------------------------------------------------------------------------------------------------
 
 
-    f"spikiness_book/plots{end}" for end in (".py", "/__init__.py") if (SOURCE / f"spikiness_book/plots{end}").is_file()
-)
 
 
 def contracts(root: Path) -> subprocess.CompletedProcess:
