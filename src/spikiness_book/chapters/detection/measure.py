@@ -1,7 +1,7 @@
 """The detector and its rivals on the same samples of the same models: choices, how well each tells, what it costs."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -23,6 +23,7 @@ CONTROLS = detection.CONTROLS
 RELU_DAE = "relu-dae"
 DAE = {"n_small": 5, "networks": 10, "n_large": 1000, "width": 50, "steps": 3000}  # few, that the demo trains quickly
 DECAYS = 0.005, 0.00005  # lambda of objective (6) over d, memorizing and generalizing, as in the paper
+EXACT_PIXELS = 100  # numbers of an image up to which FLIPD's exact trace is taken: it costs a product for each
 GENERATIONS, EVALUATIONS = 1000, 35  # that samples are compared with, and evaluations of the model for each
 TOP = 5  # units whose z-scores are averaged: the narrowest layers have eight channels
 DRAWN_APART = 500_000  # first of the seeds of generations that samples are compared with
@@ -143,6 +144,11 @@ class MethodSetting:
     tried: int = 1  # settings it was chosen from
 
 
+def setting_of(settings: Sequence[MethodSetting], method: str) -> MethodSetting:
+    """The setting of one method."""
+    return next(setting for setting in settings if setting.method == method)
+
+
 def score(case: DetectionTask, setting: MethodSetting) -> tuple[np.ndarray, np.ndarray]:
     """Scores of the memorized [N] and of the generalized images [M] of a case."""
     both = (
@@ -245,20 +251,25 @@ def _spikiness(calibration: Sequence[DetectionTask], sigmas: Sequence[float]) ->
 # ---- tables
 
 
+def by_kind(frames: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """One table of those of several kinds, with a last column `kind`."""
+    return pd.concat([frame.assign(kind=kind) for kind, frame in frames.items()], ignore_index=True)
+
+
 def compare(
     reported: Sequence[DetectionTask], settings: Sequence[MethodSetting], resamples: int, exact: int = 0
 ) -> pd.DataFrame:
     """One row per method: AUROC and TPR at 1 % FPR, means over the reported cases, and how far spikiness is ahead.
 
-    With `exact`, also FLIPD by its exact trace on so many images of each sort, at the noise level of the estimate.
+    With `exact`, also FLIPD by its exact trace on so many images of each sort, at the noise level of the estimate; not
+    where images have more than EXACT_PIXELS numbers.
     """
     scores = {s.method: [score(case, s) for case in reported] for s in settings}
     table = detection.compare(scores, [case.labels for case in reported], SPIKINESS, draws=resamples)
     table = table.assign(images=sum(len(case.labels[0]) for case in reported))
-    if exact:
+    if exact and reported[0].memorized[0].x[0].numel() <= EXACT_PIXELS:
         few = [case.first(exact) for case in reported]
-        level = next(s for s in settings if s.method == FLIPD_MORE)
-        chosen = [next(s for s in settings if s.method == SPIKINESS), replace(level, method=EXACT)]
+        chosen = [setting_of(settings, SPIKINESS), replace(setting_of(settings, FLIPD_MORE), method=EXACT)]
         part = {s.method: [score(case, s) for case in few] for s in chosen}
         more = detection.compare(part, [case.labels for case in few], SPIKINESS, draws=resamples)
         table = pd.concat([table, more[more.score == EXACT].assign(images=exact)], ignore_index=True)
@@ -317,6 +328,18 @@ def arithmetic(case: DetectionTask, setting: MethodSetting) -> float:
     with FlopCounterMode(display=False) as mine:
         method.score(x, labels)
     return mine.get_total_flops() / whole.get_total_flops()
+
+
+def costs(
+    reported: Mapping[str, Sequence[DetectionTask]], settings: Mapping[str, Sequence[MethodSetting]]
+) -> pd.DataFrame:
+    """One row per kind and method: its arithmetic in passes through the first network of the kind."""
+    rows = [
+        {"kind": kind, "method": setting.method, "passes": arithmetic(cases[0], setting)}
+        for kind, cases in reported.items()
+        for setting in settings[kind]
+    ]
+    return pd.DataFrame(rows)
 
 
 def timings(

@@ -1,6 +1,6 @@
 """What the chapter on detection shows of its comparisons: counts, verdicts, label noise, tables to read."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -17,6 +17,7 @@ from spikiness_book.chapters.detection.measure import (
     MethodSetting,
     detector,
     score,
+    setting_of,
 )
 from spikiness_book.zoo import MEMORIZED_BELOW
 
@@ -50,28 +51,23 @@ def counts(found: Sequence[DetectionTask]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def each_model(reported: Sequence[DetectionTask], settings: Sequence[MethodSetting]) -> pd.DataFrame:
+def each_model(
+    reported: Mapping[str, Sequence[DetectionTask]], settings: Mapping[str, Sequence[MethodSetting]]
+) -> pd.DataFrame:
     """AUROC of each method on each reported case by itself."""
     rows = [
-        {"kind": case.kind, "seed": case.seed, "method": s.method, "auroc": auroc(*score(case, s))}
-        for case in reported
-        for s in settings
+        {"kind": case.kind, "seed": case.seed, "method": setting.method, "auroc": auroc(*score(case, setting))}
+        for kind, cases in reported.items()
+        for case in cases
+        for setting in settings[kind]
     ]
     return pd.DataFrame(rows)
 
 
-def lowest(table: pd.DataFrame, deep: Sequence[str]) -> dict[str, dict]:
-    """AUROC and TPR, with intervals, of the calibrated detector and of the paper's choice, each in the kind of `deep`
-    where it is lowest."""
-    found: dict[str, dict] = {}
-    for short, method in {"calibrated": SPIKINESS, "paper": PAPER}.items():
-        rows = table[(table.method == method) & table.kind.isin(deep)]
-        found[short] = {}
-        for rate in ("auroc", "tpr"):
-            row = rows.iloc[rows[rate].argmin()]
-            ends = row[f"{rate}_low"], row[f"{rate}_high"]
-            found[short] |= {rate: row[rate], f"{rate}_interval": ends, f"{rate}_kind": row.kind}
-    return found
+def lowest(table: pd.DataFrame, method: str, rate: str) -> pd.Series:
+    """The row of the kind where `rate`, "auroc" or "tpr", of a method is lowest."""
+    rows = table[table.method == method]
+    return rows.loc[rows[rate].idxmin()]
 
 
 def loss(chosen: pd.DataFrame, each: pd.DataFrame, method: str = SPIKINESS) -> float:
@@ -95,7 +91,7 @@ def label_noise(reported: Sequence[DetectionTask], settings: Sequence[MethodSett
 
     `between` is the share of samples in the gap. Cuts that leave a sort empty are left out.
     """
-    setting, found = next(s for s in settings if s.method == SPIKINESS), []
+    setting, found = setting_of(settings, SPIKINESS), []
     for case in reported:
         drawn = case.drawn
         scores = detector(case.model, setting).score(drawn.x).numpy() * setting.direction
