@@ -15,6 +15,7 @@ from spikiness.errors import SpikinessError
 from spikiness.networks.unet import UNet
 from spikiness_book import zoo
 from spikiness_book.chapters.audit import measure as audit
+from spikiness_book.chapters.audit import record, stages, units
 
 
 def network(seed=0):
@@ -89,7 +90,7 @@ def test_rates_by_hand():
     assert found.auroc["carried"] == pytest.approx((3 + 1.5 + 4) / 12)  # pairs won, ties half
     assert found.loc["held", ["alarms", "alarms_repeated", "quiet", "quiet_repeated"]].tolist() == [3, 2, 1, 0]
     assert (found.fpr_low <= found.fpr).all()
-    share, (low, high) = audit.repeated_share(found.loc[["held"]], "alarms")
+    share, (low, high) = record.repeated_share(found.loc[["held"]], "alarms")
     assert share == pytest.approx(2 / 3)
     assert low < share < high
 
@@ -135,7 +136,7 @@ def test_one_draw_is_the_detectors_score_and_several_are_a_mean():
     first, second = (values(one.model.denoiser, CHOICE, x, seed=seed).numpy() for seed in (0, 1))
     for k, score in ((1, first), (2, (first + second) / 2)):
         wins = (score[:12, None] > score[None, 12:]).mean()
-        assert found.share[k, "auroc"] == pytest.approx(wins)
+        assert found.share[k, audit.AUROC] == pytest.approx(wins)
     assert len(found) == 4
 
 
@@ -175,23 +176,23 @@ def curve(low, name, what="what"):
 
 
 def test_a_sign_counts_from_where_it_stays():
-    assert audit.above_from(curve([0.9, 0, 0.1, 0.2], "x"), 0.01) == 40
-    assert audit.above_from(curve([0.1, 0.1, 0.1, 0.2], "x"), 0.01) == 10
-    assert np.isnan(audit.above_from(curve([0.9, 0.9, 0.9, 0], "x"), 0.01))
+    assert stages.above_from(curve([0.9, 0, 0.1, 0.2], "x"), 0.01) == 40
+    assert stages.above_from(curve([0.1, 0.1, 0.1, 0.2], "x"), 0.01) == 10
+    assert np.isnan(stages.above_from(curve([0.9, 0.9, 0.9, 0], "x"), 0.01))
 
 
 def test_first_signs_and_their_lead():
     copies = curve([0, 0, 0.02, 0.2], audit.TRUE)
-    fixed = curve([0.9, 0, 0, 0.1], audit.FLAGGED)
-    anew = curve([0, 0, 0, 0.005], audit.ANEW)
+    fixed = curve([0.9, 0, 0, 0.1], stages.FLAGGED)
+    anew = curve([0, 0, 0, 0.005], stages.ANEW)
     held = curve([0.0, 0, 0, 0], audit.HELD, "images")  # up to .2
-    repeated = curve([0.1, 0.3, 0.4, 0.5], audit.REPEATED, "images")
-    signs = audit.first_signs(pd.concat([copies, fixed, anew]), pd.concat([held, repeated]))
+    repeated = curve([0.1, 0.3, 0.4, 0.5], stages.REPEATED, "images")
+    signs = stages.first_signs(pd.concat([copies, fixed, anew]), pd.concat([held, repeated]))
     found = signs.set_index("sign").images_seen
-    assert found[[audit.TRUE, audit.FLAGGED, audit.REPEATED]].tolist() == [40, 80, 20]
-    assert audit.lead(signs, audit.FLAGGED)["after"] == 1
-    assert audit.lead(signs, audit.REPEATED)["before"] == 1
-    assert audit.lead(signs, audit.ANEW) == {"before": 0, "same": 0, "after": 0, "alone": 0, "missed": 1}
+    assert found[[audit.TRUE, stages.FLAGGED, stages.REPEATED]].tolist() == [40, 80, 20]
+    assert stages.lead(signs, stages.FLAGGED)["after"] == 1
+    assert stages.lead(signs, stages.REPEATED)["before"] == 1
+    assert stages.lead(signs, stages.ANEW) == {"before": 0, "same": 0, "after": 0, "alone": 0, "missed": 1}
 
 
 def test_along_counts_scores_from_the_threshold(monkeypatch):
@@ -201,12 +202,12 @@ def test_along_counts_scores_from_the_threshold(monkeypatch):
     staged = audit.AuditedModel(model, one.samples, one.held)
     monkeypatch.setattr(zoo, "told_apart", lambda model, n, k: zoo.tell_apart(one.samples.x[:n], model.x))
     held = values(network_at, CHOICE, one.held).numpy()
-    shares, means = audit.along(staged, audit.FlagRule(CHOICE, 0.05), 20)
+    shares, means = stages.along(staged, audit.FlagRule(CHOICE, 0.05), 20)
     last = means[(means.images == audit.HELD)].iloc[-1]
     assert means.images_seen.unique().tolist() == [160_000, 320_000]
     assert last.score == pytest.approx((held.mean() - 0.05) / held.std())
     score = values(network_at, CHOICE, one.samples.x[:20]).numpy()
-    fixed = shares[shares.what == audit.FLAGGED].share
+    fixed = shares[shares.what == stages.FLAGGED].share
     assert fixed.tolist() == pytest.approx([(score > 0.05).mean()] * 2)
 
 
@@ -218,14 +219,14 @@ def test_units_have_the_names_of_channels_and_places():
     )[CHOICE.layer]
     c, i, j = 2, 1, 0
     flat = int((h.flatten(1)[0] == h[0, c, i, j]).nonzero()[0])
-    assert audit.unit_names(net, CHOICE, x, [flat]) == [f"{c} ({i}, {j})"]
+    assert units.unit_names(net, CHOICE, x, [flat]) == [f"{c} ({i}, {j})"]
     pooled = detection.Probe(CHOICE.layer, 0.2, "mean", "std", 1)
-    assert audit.unit_names(net, pooled, x, [3]) == ["3"]
+    assert units.unit_names(net, pooled, x, [3]) == ["3"]
 
 
 def test_explained_shows_the_highest_copy_and_the_middle_new_sample():
     one = case([0.1, 0.1, 0.9, 0.9, 0.9])
-    found = audit.explained(one, audit.FlagRule(CHOICE, 0.0), np.array([1.0, 2.0, 5.0, 3.0, 9.0]), k=4)
+    found = units.explained(one, audit.FlagRule(CHOICE, 0.0), np.array([1.0, 2.0, 5.0, 3.0, 9.0]), k=4)
     assert found.groupby("sort")["sample"].first().to_dict() == {audit.COPY: 1, audit.NEW: 2}
     h = detection.detector.representations.represent(one.model.denoiser, CHOICE.layer, one.samples.x[1:2], 0.2)[0]
     energy = (h.double() ** 2 / (h.double() ** 2).sum()).sort(descending=True).values[:4]
@@ -233,17 +234,17 @@ def test_explained_shows_the_highest_copy_and_the_middle_new_sample():
 
 
 def test_overlap_counts_common_units_within_and_between_images():
-    units = torch.tensor([[0, 1], [1, 2], [5, 6]])
-    found = detection.Explanation(units, torch.ones(3, 2), torch.ones(3), torch.ones(3), 8)
-    same, other = audit.overlap(found, np.array([7, 7, 3]))
+    indices = torch.tensor([[0, 1], [1, 2], [5, 6]])
+    found = detection.Explanation(indices, torch.ones(3, 2), torch.ones(3), torch.ones(3), 8)
+    same, other = units.overlap(found, np.array([7, 7, 3]))
     assert (same, other) == (pytest.approx(0.5), 0.0)
-    assert np.isnan(audit.overlap(found, np.array([1, 2, 3]))[0])
+    assert np.isnan(units.overlap(found, np.array([1, 2, 3]))[0])
 
 
 def test_worst_and_mean_rates():
     rows = pd.DataFrame({"fpr": [0.1, 0.3], "fpr_low": [0.05, 0.2], "fpr_high": [0.2, 0.4]})
-    assert audit.worst(rows, "fpr", highest=True)[:2] == (0.3, (0.2, 0.4))
-    assert audit.worst(rows, "fpr", highest=False)[0] == 0.1
-    mean, spread = audit.mean_rate(rows, "fpr")
+    assert record.worst(rows, "fpr", highest=True)[:2] == (0.3, (0.2, 0.4))
+    assert record.worst(rows, "fpr", highest=False)[0] == 0.1
+    mean, spread = record.mean_rate(rows, "fpr")
     assert (mean, spread) == (pytest.approx(0.2), (0.05, 0.4))
     assert (spread.level, spread.over) == (None, "models")  # the hull of intervals is no interval of 95 %
