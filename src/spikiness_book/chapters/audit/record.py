@@ -23,11 +23,7 @@ RULES = {  # a rule's name in tables: what it measures, and where its threshold 
     for probe in (measure.WORST, measure.DEFAULT)
     for known in (measure.HELD, measure.GENERATED)
 }
-SIGNS = {
-    "fixed": stages.FLAGGED,
-    "anew": stages.ANEW,
-    "scores": stages.REPEATED,
-}  # a sign of copies: its name in tables
+SIGNS = {"fixed": stages.FLAGGED, "anew": stages.ANEW, "scores": stages.REPEATED}  # and their names in tables
 OF_COUNT = 1 / 5  # of a count of samples may differ on another machine
 OF_MODELS = 1 / 6  # of the models may fall on the other side there
 
