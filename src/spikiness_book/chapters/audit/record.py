@@ -24,8 +24,8 @@ RULES = {  # a rule's name in tables: what it measures, and where its threshold 
     for known in (measure.HELD, measure.GENERATED)
 }
 SIGNS = {"fixed": stages.FLAGGED, "anew": stages.ANEW, "scores": stages.REPEATED}  # and their names in tables
-OF_COUNT = 1 / 5  # of a count of samples may differ on another machine
-OF_MODELS = 1 / 6  # of the models may fall on the other side there
+OF_COUNT = 1 / 5  # tolerance: of a count, what may differ on another machine
+OF_MODELS = 1 / 6  # tolerance: of the models, those that may fall on the other side there
 
 
 def _seeds(rows: pd.DataFrame) -> list[int]:
@@ -131,10 +131,10 @@ def energy(run: Any, table: pd.DataFrame) -> None:
     run.table("energy", table)
     for (kind, sort), rows in table.groupby(["kind", "sort"], sort=False):
         of, seeds = {"kind": kind, "sort": sort}, _seeds(rows)
-        run.metric("participation", *hull(rows.participation, rows.low, rows.high, over="models"), seeds=seeds, **of)
-        run.metric(
-            "top_energy", *hull(rows.energy, rows.energy_low, rows.energy_high, over="models"), seeds=seeds, **of
-        )
+        used = hull(rows.participation, rows.low, rows.high, over="models")
+        top = hull(rows.energy, rows.energy_low, rows.energy_high, over="models")
+        run.metric("participation", *used, seeds=seeds, **of)
+        run.metric("top_energy", *top, seeds=seeds, **of)
         for pair in ("same", "other"):  # two samples nearest to one training image, and to different ones
             value = rows[pair].mean()
             if pd.notna(value):
