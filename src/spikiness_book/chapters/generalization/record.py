@@ -92,7 +92,7 @@ def participation(run: Any, cases: Sequence[measure.MixtureProblem]) -> None:
     seeds = [case.seed for case in cases]
     values, groups = torch.cat(shares), [seed for seed, share in zip(seeds, shares, strict=True) for _ in share]
     interval = Interval(*measures.bootstrap(values, groups=groups), over="networks")
-    labels = {"network": "chapter batches"}
+    labels = {"network": "largest batches"}
     run.metric("block_participation", values.mean(), interval, n=len(values), seeds=seeds, **labels)
 
 
