@@ -418,7 +418,8 @@ def test_a_deleted_result_or_metric_stops_the_book(root, tmp_path, chapters):
         staged(root, tmp_path, chapters)
     (root / "book" / "claims.yaml").write_text("{}")
     with pytest.raises(
-        SpikinessError, match=r"book/discussion.md: \{\{ hybrid.flip_ratio \}\}: chapter 'hybrid': no metric"
+        SpikinessError,
+        match=r"book/discussion.md: \{\{ hybrid.flip_ratio\[setting=enough units\] \}\}: chapter 'hybrid': no metric",
     ):
         staged(root, tmp_path, chapters)
     del chapters["hybrid"]
@@ -453,7 +454,9 @@ def test_a_chapter_needs_a_title(root, tmp_path, chapters):
 def test_the_digest_sees_prose_numbers_and_pictures(root, tmp_path, chapters):
     first = stage.digest(staged(root, tmp_path, chapters))
     assert stage.digest(staged(root, tmp_path, chapters)) == first
-    chapters["hybrid"] = stage.Chapter(store.load(record(root, "hybrid", outputs=[], flip_ratio=1.7)))
+    chapters["hybrid"] = stage.Chapter(
+        store.load(record(root, "hybrid", outputs=[], **{"flip_ratio[setting=enough units]": 1.7}))
+    )
     second = stage.digest(staged(root, tmp_path, chapters))
     (root / "book" / "_static" / "custom.css").write_text("p {color: red}")
     assert len({first, second, stage.digest(staged(root, tmp_path, chapters))}) == 3
