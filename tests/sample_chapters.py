@@ -35,7 +35,7 @@ SPAWN = (
 
 def notebook(name: str, cells: list[str], parameters: str = PARAMETERS, finish: bool = True):
     """A chapter that imports, declares, begins, does what `cells` say and finishes."""
-    code = ["from spikiness import runs", None, f'run = runs.begin("{name}", globals())', *cells]
+    code = ["from spikiness_book.engine import runs", None, f'run = runs.begin("{name}", globals())', *cells]
     code += ["run.finish()"] if finish else []
     made = [new_markdown_cell(f"# {name}")]
     for source in code:

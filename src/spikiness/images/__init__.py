@@ -1,6 +1,7 @@
 """Images as one float tensor [N, C, H, W] in [-1, 1], ways to pick and alter samples, and mixtures of Gaussians."""
 
-from spikiness.images.datasets import NAMES, Images, fingerprint, load, places
+from spikiness.fingerprints import NAMES, fingerprint, places
+from spikiness.images.datasets import Images, load
 from spikiness.images.door import check
 from spikiness.images.gaussians import mixture, random_factors, simplex_means
 from spikiness.images.transforms import centre, distinct, duplicate, greyscale, halves, resize, subset

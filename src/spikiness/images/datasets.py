@@ -1,41 +1,21 @@
-"""Data sets by name: `load` gives one float tensor, `fingerprint` says which data it is."""
+"""Data sets by name: `load` gives one float tensor."""
 
-import hashlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import platformdirs
 import torch
 from torch import Tensor
 
 from spikiness.errors import SpikinessError, suggest
+from spikiness.fingerprints import CIFAR_BINARY_MD5, FETCHED, IDX_MD5, check_name, find, places, user_path
 from spikiness.images import archives, download
-from spikiness.images.folders import folder_digest, open_folder
+from spikiness.images.folders import open_folder
 from spikiness.images.transforms import greyscale, resize, subset, whole
 
-NAMES = ("digits", "mnist", "fashion-mnist", "cifar10", "npz:PATH", "folder:PATH")
-_FETCHED = ("mnist", "fashion-mnist", "cifar10")
 SPLITS = ("train", "test", "val")  # val: only npz and folder
-
-CIFAR_BINARY_MD5 = "c32a1d4ab5d03f1284b67883e8d87530"  # published beside the archive; torchvision knows the pickle only
-# of the unpacked files, in the order of torchvision's `resources`, whose own checksums are those of the .gz
-IDX_MD5 = {
-    "mnist": (
-        "6bbc9ace898e44ae57da46a324031adb",
-        "a25bea736e30d166cdddb491f175f624",
-        "2646ac647ad5339dbf082846283269ea",
-        "27ae3e4e09519cfbb04c329615203637",
-    ),
-    "fashion-mnist": (
-        "f4a8712d7a061bf5bd6d2ca38dc4d50a",
-        "9018921c3c673c538a1fc5bad174d6f9",
-        "8181f5470baa50b63fa0f6fddb340f0a",
-        "15d484375f8d13e6eb1aabb0c3f46965",
-    ),
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,13 +48,6 @@ class _File:
     content_md5: str = ""  # unpacked, for .gz
 
 
-def places(root: str | os.PathLike | None = None) -> list[Path]:
-    """Folders in which data are looked for, in this order: root, else $SPIKINESS_DATA; then the user's cache."""
-    named = root or os.environ.get("SPIKINESS_DATA")
-    cache = Path(platformdirs.user_cache_dir("spikiness", appauthor=False), "data")
-    return [Path(named).expanduser(), cache] if named else [cache]
-
-
 def _mnist_files(name: str) -> list[_File]:
     """The four files of MNIST or Fashion-MNIST, with torchvision's places, checksums and mirrors."""
     from torchvision import datasets  # here, since it takes seconds to import
@@ -96,11 +69,6 @@ def _cifar_file() -> _File:
     return _File(place, (url,), CIFAR_BINARY_MD5)
 
 
-def _find(place: str, folders: list[Path]) -> Path | None:
-    # os.path: a name too long or a folder closed to us counts as absent, where pathlib raises
-    return next((folder / place for folder in folders if os.path.exists(folder / place)), None)
-
-
 def _files(name: str) -> list[_File]:
     return [_cifar_file()] if name == "cifar10" else _mnist_files(name)
 
@@ -108,10 +76,10 @@ def _files(name: str) -> list[_File]:
 def _missing(name: str, folders: list[Path], reason: str) -> SpikinessError:
     """The one error for data that are not here and cannot be fetched: the three ways on."""
     looked = " or ".join(str(folder) for folder in folders)
-    absent = [file for file in _files(name) if _find(file.place, folders) is None]
+    absent = [file for file in _files(name) if find(file.place, folders) is None]
     urls = " ".join(file.urls[0] for file in absent)
     hint = ""
-    if name == "cifar10" and (jpeg := _find("cifar10-jpeg.zip", folders)):
+    if name == "cifar10" and (jpeg := find("cifar10-jpeg.zip", folders)):
         hint = f" (load('folder:{jpeg}') reads a recompressed copy, whose pixels are not exact)"
     return SpikinessError(
         f"{name!r} is not in {looked}, and {reason}. Three ways on: put {urls} into "
@@ -123,7 +91,7 @@ def _missing(name: str, folders: list[Path], reason: str) -> SpikinessError:
 def _obtain(name: str, file: _File, root: str | os.PathLike | None, fetch: bool) -> bytes:
     """The verified, unpacked bytes of a known file, from the data folders or, where allowed, its publisher."""
     folders = places(root)
-    path = _find(file.place, folders)
+    path = find(file.place, folders)
     if path is None:
         if not fetch:
             raise _missing(name, folders, "download=False")
@@ -166,10 +134,10 @@ def _cifar_python(split: str, folders: list[Path]) -> _Source | None:
     from torchvision.datasets import CIFAR10
 
     batches = CIFAR10.train_list if split == "train" else CIFAR10.test_list
-    if folder := _find(CIFAR10.base_folder, folders):
+    if folder := find(CIFAR10.base_folder, folders):
         files = [download.read_verified(folder / batch, md5) for batch, md5 in batches]
         return _array_source(*archives.read_cifar_python(files, str(folder)))
-    if archive := _find(CIFAR10.filename, folders):
+    if archive := find(CIFAR10.filename, folders):
         packed = download.read_verified(archive, CIFAR10.tgz_md5)
         names = [f"{CIFAR10.base_folder}/{batch}" for batch, _ in batches]
         files = archives.tar_members(packed, names, 2**26, str(archive))
@@ -180,36 +148,12 @@ def _cifar_python(split: str, folders: list[Path]) -> _Source | None:
 def _cifar10(split: str, root: str | os.PathLike | None, fetch: bool) -> _Source:
     """CIFAR10's exact pixels, from the binary archive or a verified python copy; never from a recompressed one."""
     file = _cifar_file()
-    if _find(file.place, places(root)) is None and (source := _cifar_python(split, places(root))):
+    if find(file.place, places(root)) is None and (source := _cifar_python(split, places(root))):
         return source
     batches = [f"data_batch_{i}.bin" for i in range(1, 6)] if split == "train" else ["test_batch.bin"]
     names = [f"cifar-10-batches-bin/{batch}" for batch in batches]
     members = archives.tar_members(_obtain("cifar10", file, root, fetch), names, 2**26, file.place)
     return _array_source(*archives.read_cifar_binary([members[name] for name in names], file.place))
-
-
-def _user_path(name: str, root: str | os.PathLike | None) -> Path:
-    """The path in "npz:PATH" or "folder:PATH": as given, or below a data folder."""
-    given = Path(name.partition(":")[2]).expanduser()
-    looked = [Path(), *places(root)]
-    path = _find(str(given), looked)
-    if path is None or not (os.path.isfile(path) or os.path.isdir(path)):  # a device would be read for ever
-        tried = " or ".join(dict.fromkeys(str((folder / given).absolute()) for folder in looked))
-        raise SpikinessError(f"{name!r}: there is no file or folder {tried}; give a path that exists")
-    return path
-
-
-def _check_name(name: object) -> str:
-    """The kind of data set in `name`: the part before a colon."""
-    text = str(name)
-    kind = text.partition(":")[0]
-    paths = ("npz", "folder")
-    if not isinstance(name, str) or (kind if kind in paths else text) not in ("digits", *_FETCHED, *paths):
-        near = "; did you mean 'npz:" + text + "'?" if text.endswith(".npz") else suggest(text.lower(), NAMES)
-        raise SpikinessError(f"data {name!r} is unknown; use one of {', '.join(NAMES)}{near}")
-    if text in ("npz", "npz:", "folder", "folder:"):
-        raise SpikinessError(f"data {name!r} needs a path: {kind}:PATH")
-    return kind
 
 
 def _check_split(split: object, kind: str) -> None:
@@ -220,15 +164,15 @@ def _check_split(split: object, kind: str) -> None:
 
 
 def _source(name: str, split: str, root: str | os.PathLike | None, fetch: bool) -> _Source:
-    kind = _check_name(name)
+    kind = check_name(name)
     _check_split(split, kind)
     if kind == "digits":
         return _digits(split)
     if kind == "cifar10":
         return _cifar10(split, root, fetch)
-    if kind in _FETCHED:
+    if kind in FETCHED:
         return _mnist(name, split, root, fetch)
-    path = _user_path(name, root)
+    path = user_path(name, root)
     if kind == "npz":
         return _array_source(*archives.read_npz(path, split))
     labels, pixels, note = open_folder(path, split)
@@ -275,20 +219,7 @@ def load(
     return Images(x, y, f"{kind}:{Path(path).name}" if colon else kind, source.note)  # no machine's path in a figure
 
 
-def fingerprint(name: str, root: str | os.PathLike | None = None) -> str:
-    """SHA-256 (hex) that names the data behind `load(name)`, of all splits.
-
-    Known sets go by their published checksums, so nothing is read; digits by their values; npz and folder by their
-    contents. Raises `SpikinessError` for an unknown name or a path that does not exist.
-    """
-    kind = _check_name(name)
-    if kind == "digits":
-        parts = [part.pixels(np.arange(len(part.labels))).tobytes() for part in map(_digits, SPLITS[:2])]
-        return hashlib.sha256(b"".join(parts)).hexdigest()
-    if kind in _FETCHED:
-        return hashlib.sha256(" ".join([name, *(f.content_md5 or f.md5 for f in _files(name))]).encode()).hexdigest()
-    path = _user_path(name, root)
-    try:
-        return folder_digest(path)
-    except OSError as error:
-        raise SpikinessError(f"cannot read {error.filename or path}: {error.strerror}") from error
+def digits_bytes() -> bytes:
+    """The pixels of all digits, both parts, in their order: what the fingerprint of digits is of."""
+    parts = [part.pixels(np.arange(len(part.labels))).tobytes() for part in map(_digits, SPLITS[:2])]
+    return b"".join(parts)

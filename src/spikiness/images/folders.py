@@ -1,6 +1,5 @@
 """Class folders of PNG and JPEG images, on disk or in a zip, decoded in memory."""
 
-import hashlib
 import io
 import os
 import stat
@@ -13,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from spikiness.errors import CorruptArtifact, SpikinessError
+from spikiness.fingerprints import disk_sizes
 
 SPLITS = ("train", "val", "test")
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
@@ -21,24 +21,6 @@ MAX_FILE_BYTES = 2**26  # of one image file
 MAX_BYTES = 2**32  # of all files together
 MAX_PIXELS = 2**24  # of one image, 4096 x 4096
 LAYOUT = "images lie in CLASS/NAME.png, or train/CLASS/NAME.png and test/CLASS/NAME.png (.png, .jpg)"
-
-
-def _disk_sizes(path: Path) -> dict[str, int]:
-    """Every file below `path` with its size; refuses links and anything that is not a plain file."""
-    sizes = {}
-
-    def unreadable(error: OSError) -> None:  # os.walk leaves such folders out by default
-        raise SpikinessError(f"cannot read {error.filename}: {error.strerror}")
-
-    for folder, subfolders, files in os.walk(path, onerror=unreadable):
-        for entry in subfolders + files:
-            full = Path(folder, entry)
-            mode = full.lstat().st_mode
-            if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-                raise SpikinessError(f"{full} is a link or device; put a copy of the file in its place")
-            if stat.S_ISREG(mode):
-                sizes[full.relative_to(path).as_posix()] = full.stat().st_size
-    return sizes
 
 
 def _zip_sizes(archive: zipfile.ZipFile, path: Path) -> dict[str, int]:
@@ -72,7 +54,7 @@ def _zip(path: Path) -> Iterator[zipfile.ZipFile]:
 def _sizes(path: Path) -> dict[str, int]:
     """Sizes by name of all files in a folder or zip."""
     if path.is_dir():
-        return _disk_sizes(path)
+        return disk_sizes(path)
     with _zip(path) as archive:
         return _zip_sizes(archive, path)
 
@@ -170,15 +152,3 @@ def open_folder(path: Path, split: str) -> tuple[np.ndarray, Callable[[np.ndarra
 
     jpeg = any(FORMATS[_suffix(name)] == "JPEG" for name in names)
     return labels, pixels, "recompressed as JPEG" if jpeg else ""
-
-
-def folder_digest(path: Path) -> str:
-    """SHA-256 over the sorted names and contents of a folder's files; of a zip, over its bytes."""
-    if not path.is_dir():
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    digest = hashlib.sha256()
-    for name, size in sorted(_disk_sizes(path).items()):
-        digest.update(f"{name}\0{size}\0".encode(errors="surrogateescape"))
-        digest.update(hashlib.sha256((path / name).read_bytes()).digest())
-    return digest.hexdigest()
