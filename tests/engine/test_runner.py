@@ -140,8 +140,14 @@ def test_a_notebook_that_names_no_kernel_can_be_read(tmp_path):
     assert runs.describe("good", tmp_path)[0]["name"] == "n"
 
 
-def test_the_id_depends_on_what_can_change_a_number(tmp_path, monkeypatch):
-    chapters = working(tmp_path)
+@pytest.fixture
+def forgetful(tmp_path, monkeypatch):
+    """No home, so that planning remembers nothing."""
+    monkeypatch.setenv("SPIKINESS_HOME", str(tmp_path / "no home yet"))
+
+
+def test_the_id_depends_on_what_can_change_a_number(tmp_path, monkeypatch, forgetful):
+    chapters = working(tmp_path / "notebooks")
     same = resolve("good", {}, "demo", chapters)
     ids = {same.id}
 
@@ -171,28 +177,30 @@ def test_the_id_is_blind_to_prose_and_to_a_local_build_of_torch(tmp_path, monkey
     assert resolve("good", {"n": 5}, "demo", chapters).id == first.id
 
 
-def test_the_id_depends_on_the_data(tmp_path, monkeypatch):
+def test_the_id_depends_on_the_data(tmp_path, monkeypatch, forgetful):
     from sample_chapters import write
 
-    from spikiness import images
+    from spikiness import fingerprints
 
-    folder = write(tmp_path, "data", [], parameters='data: str = "digits"')
+    folder = write(tmp_path / "notebooks", "data", [], parameters='data: str = "digits"')
     ids = []
     for print_ in ("one", "two"):
-        monkeypatch.setattr(images, "fingerprint", lambda name, print_=print_: f"{name} {print_}")
+        monkeypatch.setattr(fingerprints, "fingerprint", lambda name, print_=print_: f"{name} {print_}")
         ids.append(resolve("data", {}, "demo", folder).id)
     assert len(set(ids)) == 2
 
 
-def test_the_id_depends_on_the_data_of_every_kind(tmp_path, monkeypatch):
+def test_the_id_depends_on_the_data_of_every_kind(tmp_path, monkeypatch, forgetful):
     from sample_chapters import write
 
-    from spikiness import images
+    from spikiness import fingerprints
 
-    folder = write(tmp_path, "data", [], parameters='kinds: list[str] = ["unet:digits", "dit:folder:a.zip"]')
+    folder = write(
+        tmp_path / "notebooks", "data", [], parameters='kinds: list[str] = ["unet:digits", "dit:folder:a.zip"]'
+    )
     found = []
     for print_ in ("one", "two"):
-        monkeypatch.setattr(images, "fingerprint", lambda name, print_=print_: f"{name} {print_}")
+        monkeypatch.setattr(fingerprints, "fingerprint", lambda name, print_=print_: f"{name} {print_}")
         found.append(resolve("data", {}, "demo", folder))
     assert found[0].inputs["kinds"] == {"digits": "digits one", "folder:a.zip": "folder:a.zip one"}
     assert found[0].id != found[1].id

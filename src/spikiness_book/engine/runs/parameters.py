@@ -2,6 +2,8 @@
 
 import ast
 import builtins
+import copy
+import functools
 import json
 import keyword
 import re
@@ -340,7 +342,7 @@ def read_yaml(path: Path) -> dict[Any, Any]:
     import yaml
 
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_strict_loader())  # a SafeLoader
+        content = copy.deepcopy(_parsed(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         raise SpikinessError(f"{path} is missing: it gives the values of the smoke and paper profiles") from None
     except yaml.YAMLError as error:
@@ -348,6 +350,13 @@ def read_yaml(path: Path) -> dict[Any, Any]:
     if not isinstance(content, dict | None):
         raise SpikinessError(f"{path} must be a map, name: value")
     return content or {}
+
+
+@functools.lru_cache(16)
+def _parsed(text: str) -> Any:
+    import yaml
+
+    return yaml.load(text, Loader=_strict_loader())  # a SafeLoader
 
 
 def _strict_loader() -> Any:

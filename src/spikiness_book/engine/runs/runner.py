@@ -102,7 +102,7 @@ def _prepare(task: Plan, work: Path) -> None:
         shutil.rmtree(work)
     work.mkdir(parents=True)
     store.write_json(work / "request.json", task.request())
-    notebook = nbformat.from_dict(task.notebook)
+    notebook = nbformat.from_dict(task.source.notebook)
     if task.changed:
         notebook.metadata["papermill"] = {}
         comment = "This run's parameters, in place of those above"
