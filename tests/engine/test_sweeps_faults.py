@@ -150,10 +150,10 @@ def test_sigterm_and_ctrl_c_stop_all_and_the_same_command_goes_on(place):
         end = time.monotonic() + 60
         while not (place / "diary").exists() and time.monotonic() < end:
             time.sleep(0.1)
-        os.unlink(place / "diary")
         process.send_signal(number)
         assert process.wait(60) == code
         assert gone(place), marked(place)
+        os.unlink(place / "diary")
         assert "stopped: 0 of 4 runs are done" in said(place)
     assert {found.state for found in sweeps.status(planned(place, file))} <= {"absent", "failed"}
     assert not list(place.glob("home/smoke/runs/naps/*.lock"))

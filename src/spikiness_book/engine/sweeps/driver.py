@@ -6,11 +6,8 @@ import json
 import os
 import secrets
 import shutil
-import signal
-import subprocess
 import sys
 import time
-import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -106,47 +103,29 @@ def _run(
     notebooks: Path | None,
     executor: Sequence[str],
 ) -> None:
-    mark, log = uuid.uuid4().hex, place / "engine.log"
-    command = [
-        sys.executable,
-        "-P",
-        "-m",
-        "spikiness_book.engine.sweeps.engine",
-        "--snakefile",
-        str(snakefile(notebooks)),
-    ]
+    log = place / "engine.log"
     store.write_bytes(place / "config.json", json.dumps({"plan": str(place / "plan.json")}).encode())
+    command = ["spikiness_book.engine.runs.processes", "snakemake", "--snakefile", str(snakefile(notebooks))]
     command += ["--configfile", str(place / "config.json"), "--nolock", "--rerun-triggers", "mtime", "--keep-going"]
     command += ["--scheduler", "greedy", "--quiet", "rules", "reason", "host", "--directory", str(place)]
     command += list(executor) if executor else ["--cores", str(cores), *_limits(resources, gpus)]
-    with log.open("ab") as file:
-        engine = subprocess.Popen(
-            command,
-            env=_environ(mark),
-            stdin=subprocess.PIPE,
-            stdout=file,
-            stderr=file,
-            start_new_session=True,
-        )
+    with processes.Family(command, log, _environ()) as family:
         try:
-            _follow(engine, place, tasks)
-        except BaseException:
-            _stop(engine, mark)
+            _follow(family, place, tasks)
+        except BaseException:  # asked first, so that a cluster's jobs are cancelled and runs say where they were
+            family.ask_to_end(PATIENCE)
             raise
-        finally:
-            engine.stdin.close()  # type: ignore[union-attr]
-            if engine.returncode:
-                processes.kill(mark)  # an engine that was killed leaves its jobs
-    if engine.returncode < 0:
-        raise RunFailed(f"Snakemake was ended by signal {-engine.returncode}; the same command goes on from here")
+    status = family.process.returncode
+    if status < 0 or status > 128:
+        raise RunFailed(f"Snakemake was ended by signal {abs(status) % 128}; the same command goes on from here")
     started = "RuleException" in log.read_text(encoding="utf-8", errors="replace")  # what a job that failed leaves
-    if engine.returncode and not started and not _names(place / "failed") and not _names(place / "done"):
+    if status and not started and not _names(place / "failed") and not _names(place / "done"):
         raise RunFailed(f"Snakemake did not start:\n{_tail(log)}")
 
 
-def _environ(mark: str) -> dict[str, str]:
-    mine = {name: value for name, value in os.environ.items() if name != "SNAKEMAKE_PROFILE"}
-    return {**mine, "OMP_WAIT_POLICY": "PASSIVE", processes.MARK: mark}
+def _environ() -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if name != "SNAKEMAKE_PROFILE"}
+    return {**kept, "OMP_WAIT_POLICY": "PASSIVE"}
 
 
 def snakefile(notebooks: Path | None = None) -> Path:
@@ -163,20 +142,6 @@ def _limits(resources: dict[str, int], gpus: int | None) -> list[str]:
 
     memory = max(psutil.virtual_memory().total // 2**20, resources["memory"])
     return ["--resources", f"mem_mb={memory}", f"gpu={len(devices.gpus()) if gpus is None else gpus}"]
-
-
-def _stop(engine: subprocess.Popen[bytes], mark: str) -> None:
-    """End the engine and its jobs: asked first, so that a cluster's jobs are cancelled and runs say where they were."""
-    with contextlib.suppress(ProcessLookupError, subprocess.TimeoutExpired):
-        engine.send_signal(signal.SIGINT)
-        for pid in processes.marked(mark):
-            if pid != engine.pid:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGTERM)
-        engine.wait(PATIENCE)
-    engine.kill()
-    processes.kill(mark)
-    engine.wait()
 
 
 # ---- how far it is
@@ -222,12 +187,10 @@ def named(task: Task) -> str:
     return f"{task.chapter}: {task.profile} {task.id}"
 
 
-def _follow(engine: subprocess.Popen[bytes], place: Path, tasks: Sequence[Task]) -> None:
+def _follow(family: processes.Family, place: Path, tasks: Sequence[Task]) -> None:
     view = _View({task.id: task for task in tasks})
-    while engine.poll() is None:
+    while not family.ended(0.3):
         view.show(place)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            engine.wait(0.3)
     view.show(place, last=True)
     if sys.stderr.isatty():
         sys.stderr.write("\n")
