@@ -275,6 +275,27 @@ def test_relative_places_are_saved_whole(place, monkeypatch):
     assert (content["home"], content["notebooks"]) == (str(place / "home"), str(place / "notebooks"))
 
 
+def test_a_job_reads_relative_data_from_where_the_sweep_was_planned(place, monkeypatch):
+    from spikiness_book.engine.sweeps import job
+
+    seen = []
+    monkeypatch.setattr(
+        job.runner, "execute", lambda *_, **__: seen.append((os.getcwd(), os.environ["SPIKINESS_DATA"]))
+    )
+    monkeypatch.chdir(place)
+    monkeypatch.setenv("SPIKINESS_DATA", "data")
+    write(place / "notebooks", "pictures", [], parameters='data: str = "folder:faces"\n')
+    (place / "faces" / "a").mkdir(parents=True)
+    (place / "faces" / "a" / "1.png").write_bytes(b"a picture")
+    (task,) = planned(place, "parameters: {}", chapter="pictures")
+    planning.save(place / "plan.json", [task], ROOM, place / "notebooks")
+    assert task.parameters["data"] == "folder:faces"  # part of the run's name, the same in every folder
+    monkeypatch.chdir("/")
+    monkeypatch.delenv("SPIKINESS_DATA")
+    assert job.make(place / "plan.json", task.id) == 0
+    assert seen == [(str(place), str(place / "data"))]
+
+
 def test_a_plan_of_another_version_is_refused(place):
     path = place / "plan.json"
     planning.save(path, planned(place), ROOM, place / "notebooks")

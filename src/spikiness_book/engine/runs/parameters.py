@@ -24,6 +24,7 @@ TYPES = {
     "list[float]": list[float],
     "list[str]": list[str],
 }
+DEEPEST = 20  # levels of a YAML file
 PUBLISHED = "published"  # what `demo` may say in profiles.yaml
 WORDS = {"int": "whole number", "float": "finite number", "str": "text", "bool": "true or false"}
 
@@ -363,7 +364,20 @@ def _strict_loader() -> Any:
     import yaml
 
     class Strict(yaml.SafeLoader):
-        pass
+        depth = 0
+
+        def compose_node(self, parent: Any, index: Any) -> Any:
+            """One value and all in it. Deep nesting ends in a full stack, and a few aliases of aliases in a full
+            memory."""
+            mark = self.peek_event().start_mark
+            if self.check_event(yaml.AliasEvent):
+                raise yaml.YAMLError(f"an alias (*) is not read here: write what it stands for{mark}")
+            if self.depth >= DEEPEST:
+                raise yaml.YAMLError(f"nested deeper than {DEEPEST} levels{mark}")
+            self.depth += 1
+            node = super().compose_node(parent, index)
+            self.depth -= 1
+            return node
 
     def number(loader: Any, node: Any) -> int:
         if not re.fullmatch(r"[-+]?(0|[1-9][0-9]*)", node.value):

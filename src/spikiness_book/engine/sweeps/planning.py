@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from spikiness import fingerprints
 from spikiness.errors import CorruptArtifact, SpikinessError
 from spikiness.files import read_json, write_json
 from spikiness_book.engine.runs import devices, notebook, store
 from spikiness_book.engine.runs.notebook import Plan, Source
 from spikiness_book.engine.sweeps.grid import SEEDS, Sweep, shown
 
-FORMAT = 1  # of plan.json
+FORMAT = 2  # of plan.json
 
 
 @dataclass(frozen=True)
@@ -195,7 +196,9 @@ def save(
 ) -> None:
     """Write the tasks where jobs on any machine that shares the folder can read them.
 
-    `command` replaces what a job does, to measure the engine alone.
+    A job starts in another folder than the one we stand in: relative paths of data are kept as they are, since they
+    are part of the runs' names, and read from our folder. `command` replaces what a job does, to measure the engine
+    alone.
     """
     inputs: list[dict[str, Any]] = []  # nearly always the same for all: once in the file
     for found in tasks:
@@ -205,6 +208,8 @@ def save(
         "format": FORMAT,
         "home": str(store.home().absolute()),
         "notebooks": str(notebook.folder(notebooks).absolute()),
+        "folder": os.getcwd(),
+        "data": str(fingerprints.places()[0].absolute()) if os.environ.get("SPIKINESS_DATA") else "",
         "resources": resources,
         "command": command,
         "inputs": inputs,
@@ -214,7 +219,7 @@ def save(
 
 
 def load(path: Path) -> dict[str, Any]:
-    """What `save` wrote, with `tasks` by id; its home becomes this process's.
+    """What `save` wrote, with `tasks` by id; its home and folder of data become this process's.
 
     Raises `SpikinessError` where another version wrote it.
     """
@@ -224,6 +229,8 @@ def load(path: Path) -> dict[str, Any]:
     inputs = content["inputs"]
     content["tasks"] = {t["id"]: Task(**{**t, "inputs": inputs[t["inputs"]]}) for t in content["tasks"]}
     os.environ["SPIKINESS_HOME"] = content["home"]
+    if content["data"]:
+        os.environ["SPIKINESS_DATA"] = content["data"]
     return content
 
 
