@@ -621,6 +621,7 @@ def test_changes_in_the_package_and_in_parameters_are_noticed_and_prose_is_not(r
     (root / "notebooks" / "profiles.yaml").write_text("hybrid: {smoke: {}, paper: {n: 7}}")
     assert stage.changed(published, root) == ("its parameters",)
     monkeypatch.setattr(sources, "code_digest", lambda names: "another")
+    monkeypatch.setattr(sources, "content_digest", lambda: "another")  # what is kept of the planning before
     assert stage.changed(published, root) == ("the code of the package that it uses", "its parameters")
 
 

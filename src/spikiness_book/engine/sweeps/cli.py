@@ -10,7 +10,7 @@ from typer import echo
 
 from spikiness.errors import SpikinessError, suggest
 from spikiness_book.engine.runs import locks, store
-from spikiness_book.engine.sweeps import driver, grid, planning, table
+from spikiness_book.engine.sweeps import driver, grid, planning, progress, table
 from spikiness_book.engine.sweeps.planning import Standing, Task
 
 MANY = 1000  # runs; more ask for --yes
@@ -179,7 +179,7 @@ def _point(task: Task, varied: tuple[str, ...]) -> str:
 def _summary(standing: list[Standing]) -> None:
     for found in standing:
         if found.state != "complete":
-            echo(f"{driver.named(found.task)}, {found.state}: {found.reason}", err=True)
+            echo(f"{progress.named(found.task)}, {found.state}: {found.reason}", err=True)
             if (notebook := store.partial(found.task.folder) / "executed.ipynb").is_file():
                 echo(f"  notebook: {notebook}", err=True)
     if any(store.home().glob("networks/*.checkpoint")):

@@ -1,15 +1,11 @@
 """Make the runs of a plan that are missing, show how far it is, and say at the end what failed and why."""
 
-import contextlib
 import importlib.util
 import json
 import os
 import secrets
 import shutil
-import sys
-import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from spikiness.errors import RunFailed, SpikinessError
@@ -18,9 +14,9 @@ from spikiness_book.engine.runs.notebook import folder as notebooks_folder
 from spikiness_book.engine.sweeps import planning
 from spikiness_book.engine.sweeps.grid import RESOURCES
 from spikiness_book.engine.sweeps.planning import Standing, Task
+from spikiness_book.engine.sweeps.progress import Progress, watched
 
 PATIENCE = 20  # seconds that runs have to end after Ctrl-C
-EACH = 100  # up to so many runs, every one that ends gets a line
 
 
 def drive(
@@ -32,11 +28,14 @@ def drive(
     gpus: int | None = None,
     notebooks: Path | None = None,
     executor: Sequence[str] = (),
+    expected: Mapping[str, float] | None = None,
 ) -> list[Standing]:
-    """Make what is missing of `tasks` and return how each of them stands; a failed run does not stop the others.
+    """Make what is missing of `tasks`, the first of them first, and return how each stands; a failed run does not stop
+    the others.
 
     `cores` are shared out among the runs, `resources` (of `grid.RESOURCES`) are what one of them takes; `executor` are
-    further arguments of Snakemake, say `["--profile", "workflow/profiles/slurm"]`. Two drivers of the same runs share
+    further arguments of Snakemake, say `["--profile", "workflow/profiles/slurm"]`; `expected` has the seconds of
+    chapters that never ran here, for the time left. Two drivers of the same runs share
     them: each run is made once, by whoever comes first. Raises `SpikinessError` where it cannot start.
     """
     resources = {**RESOURCES, **(resources or {})}
@@ -49,8 +48,10 @@ def drive(
         _clear(place.parent)
         with locks.hold(place / "driver.lock", "this sweep"):
             planning.save(place / "plan.json", missing, resources, notebooks)
-            _run(place, missing, cores, resources, gpus, notebooks, executor)
-            reasons = _reasons(place)
+            slots = max(1, cores // resources["cpu"])
+            progress = Progress(missing, planning.expected(missing, expected or {}), slots)
+            _run(place, progress, cores, resources, gpus, notebooks, executor)
+            reasons = watched(place)[1]
         if all(planning.complete(task) for task in missing):
             shutil.rmtree(place, ignore_errors=True)
         else:  # kept until the next start: the engine's log says what a run's own notebook does not
@@ -96,7 +97,7 @@ def _check_room(resources: dict[str, int], cores: int, gpus: int | None, executo
 
 def _run(
     place: Path,
-    tasks: Sequence[Task],
+    progress: Progress,
     cores: int,
     resources: dict[str, int],
     gpus: int | None,
@@ -111,7 +112,7 @@ def _run(
     command += list(executor) if executor else ["--cores", str(cores), *_limits(resources, gpus)]
     with processes.Family(command, log, _environ()) as family:
         try:
-            _follow(family, place, tasks)
+            _follow(family, place, progress)
         except BaseException:  # asked first, so that a cluster's jobs are cancelled and runs say where they were
             family.ask_to_end(PATIENCE)
             raise
@@ -119,7 +120,8 @@ def _run(
     if status < 0 or status > 128:
         raise RunFailed(f"Snakemake was ended by signal {abs(status) % 128}; the same command goes on from here")
     started = "RuleException" in log.read_text(encoding="utf-8", errors="replace")  # what a job that failed leaves
-    if status and not started and not _names(place / "failed") and not _names(place / "done"):
+    done, failed, _ = watched(place)
+    if status and not started and not failed and not done:
         raise RunFailed(f"Snakemake did not start:\n{_tail(log)}")
 
 
@@ -144,79 +146,11 @@ def _limits(resources: dict[str, int], gpus: int | None) -> list[str]:
     return ["--resources", f"mem_mb={memory}", f"gpu={len(devices.gpus()) if gpus is None else gpus}"]
 
 
-# ---- how far it is
-
-
-@dataclass
-class _View:
-    """What a driver has shown."""
-
-    tasks: dict[str, Task]
-    started: float = field(default_factory=time.monotonic)
-    told: set[str] = field(default_factory=set)
-    line: str = ""
-    when: float = 0.0
-
-    def show(self, place: Path, last: bool = False) -> None:
-        done, failed, running = (_names(place / what) for what in ("done", "failed", "running"))
-        for run_id in sorted((done | failed) - self.told):
-            self._tell(run_id, place, run_id in failed)
-        line = self._line(len(done), len(failed - done), len(running))
-        if line != self.line and (sys.stderr.isatty() or last or time.monotonic() - self.when > 10):
-            sys.stderr.write(f"\r\x1b[K{line}" if sys.stderr.isatty() else f"{line}\n")
-            sys.stderr.flush()
-            self.line, self.when = line, time.monotonic()
-
-    def _tell(self, run_id: str, place: Path, failed: bool) -> None:
-        if not failed and len(self.tasks) > EACH:
-            return
-        self.told.add(run_id)
-        task = self.tasks[run_id]
-        how = f"failed: {_reason(place / 'failed' / run_id)}" if failed else f"done{_seconds(task)}"
-        sys.stderr.write(f"{chr(13) + chr(27) + '[K' if sys.stderr.isatty() else ''}{named(task)}: {how}\n")
-
-    def _line(self, done: int, failed: int, running: int) -> str:
-        ended, total = done + failed, len(self.tasks)
-        passed = time.monotonic() - self.started
-        left = f", about {planning.duration(passed / ended * (total - ended))} left" if 0 < ended < total else ""
-        return f"{done} of {total} done, {failed} failed, {running} running{left}"
-
-
-def named(task: Task) -> str:
-    """A run in the words of messages."""
-    return f"{task.chapter}: {task.profile} {task.id}"
-
-
-def _follow(family: processes.Family, place: Path, tasks: Sequence[Task]) -> None:
-    view = _View({task.id: task for task in tasks})
+def _follow(family: processes.Family, place: Path, progress: Progress) -> None:
     while not family.ended(0.3):
-        view.show(place)
-    view.show(place, last=True)
-    if sys.stderr.isatty():
-        sys.stderr.write("\n")
-
-
-def _names(folder: Path) -> set[str]:
-    try:
-        return {entry.name for entry in os.scandir(folder) if not entry.name.startswith(".")}
-    except FileNotFoundError:
-        return set()
-
-
-def _reason(file: Path) -> str:
-    with contextlib.suppress(OSError):
-        return file.read_text(encoding="utf-8", errors="replace") or "it said nothing"
-    return "it said nothing"
-
-
-def _reasons(place: Path) -> dict[str, str]:
-    return {run_id: _reason(place / "failed" / run_id) for run_id in _names(place / "failed")}
-
-
-def _seconds(task: Task) -> str:
-    with contextlib.suppress(SpikinessError, KeyError):
-        return f" in {store.read_json(task.folder / 'environment.json')['seconds']:.0f} s"
-    return ""
+        progress.show(*watched(place))
+    progress.show(*watched(place))
+    progress.close()
 
 
 def _final(found: Standing, reasons: dict[str, str], wordless: str) -> Standing:

@@ -4,7 +4,7 @@ import os
 import shutil
 import statistics
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -133,6 +133,16 @@ def estimate(tasks: Sequence[Task], left: Sequence[Task], minutes: int) -> Estim
     if seconds is None:
         return Estimate(60.0 * minutes * len(left), 2e6 * len(left), "the minutes it asks")
     return Estimate(seconds * len(left), disk * len(left), basis)
+
+
+def expected(tasks: Iterable[Task], others: Mapping[str, float]) -> dict[str, float]:
+    """Seconds of the runs of which something is known: the median of their chapter's in this profile, else `others`, by
+    chapter."""
+    tasks = list(tasks)
+    relatives = {(task.profile, task.chapter): task for task in tasks}
+    medians = {key: _median_seconds(_relatives(task)[:50]) for key, task in relatives.items()}
+    seconds = {task.id: medians[task.profile, task.chapter] or others.get(task.chapter) for task in tasks}
+    return {run_id: value for run_id, value in seconds.items() if value is not None}
 
 
 def _relatives(task: Task) -> list[Path]:
