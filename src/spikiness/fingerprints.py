@@ -11,6 +11,7 @@ from spikiness.errors import SpikinessError, suggest
 
 NAMES = ("digits", "mnist", "fashion-mnist", "cifar10", "npz:PATH", "folder:PATH")
 FETCHED = ("mnist", "fashion-mnist", "cifar10")
+TRAINING_IMAGES = {"digits": 1400, "mnist": 60_000, "fashion-mnist": 60_000, "cifar10": 50_000}
 
 CIFAR_BINARY_MD5 = "c32a1d4ab5d03f1284b67883e8d87530"  # published beside the archive; torchvision knows the pickle only
 # of the unpacked files, in the order of torchvision's `resources`, whose own checksums are those of the .gz

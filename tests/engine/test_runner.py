@@ -119,6 +119,33 @@ def test_bad_input_is_refused_before_anything_starts(place, chapters, no_kernel,
     assert sorted(place.rglob("*")) == before
 
 
+def test_a_parameter_that_no_cell_reads_is_refused_before_anything_starts(tmp_path, no_kernel):
+    book = notebook("good", GOOD)
+    cell = next(cell for cell in book.cells if "runs.begin" in cell.source)
+    cell.source = cell.source.split("\n")[0]  # now nothing reads lr and tied
+    nbformat.write(book, working(tmp_path) / "good.ipynb")
+    with pytest.raises(SpikinessError, match=r"good: no cell reads tied: another value of it gives the same numbers"):
+        runs.run("good", {"tied": False}, notebooks=tmp_path)
+    assert resolve("good", {"tied": True, "n": 3}, "demo", tmp_path).changed == {"n": 3}
+    assert resolve("good", {"label": "in a text only"}, "demo", tmp_path).changed == {"label": "in a text only"}
+
+
+@pytest.mark.parametrize(("values", "says"), [
+    ({"n": 1401}, "data: n must be at most 1,400, the training images of digits, got 1401"),
+    ({"n": 60_001, "data": "mnist"}, "at most 60,000, the training images of mnist"),
+    ({"sizes_unet": [20, 1500]}, "sizes_unet must be at most 1,400"),
+])  # fmt: skip
+def test_more_images_than_there_are_are_refused_before_anything_starts(tmp_path, no_kernel, values, says):
+    from sample_chapters import write
+
+    text = 'data: str = "digits"\nn: int = 5\nsizes_unet: list[int] = [20]\n'
+    folder = write(tmp_path, "data", [], parameters=text)
+    with pytest.raises(SpikinessError, match=says):
+        runs.run("data", values, notebooks=folder)
+    assert resolve("data", {"n": 1400}, "demo", folder).parameters["n"] == 1400
+    assert resolve("data", {"n": 10_000, "data": "mnist"}, "demo", folder).parameters["n"] == 10_000
+
+
 def test_an_unknown_dataset_is_refused_before_anything_starts(tmp_path, no_kernel):
     from sample_chapters import write
 

@@ -26,7 +26,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from torchvision.datasets import CIFAR10, MNIST
 
-from spikiness import images
+from spikiness import fingerprints, images
 from spikiness.errors import CorruptArtifact, SpikinessError
 from spikiness.images import archives, datasets, download, folders
 
@@ -75,6 +75,10 @@ def test_digits_are_scikit_learns_split_once_and_stratified():
 def test_digits_split_never_changes():
     # of all values in order, both parts: a library that draws another split would change published numbers
     assert images.fingerprint("digits") == "d67e6500a0b361994083b4d78c9ef5bc7dc9e97aefe19a7f2dafd50195c687f3"
+
+
+def test_the_number_of_digits_is_known_without_reading_them():
+    assert fingerprints.TRAINING_IMAGES["digits"] == len(load_digits().target) - 397
 
 
 def test_subsets_are_seeded_nested_and_without_replacement():

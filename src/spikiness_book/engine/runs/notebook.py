@@ -154,6 +154,7 @@ class Source:
             "code": {"source": code, "modules": sources.code_digest(uses)},
             "own": self._checked({}, self.chapter),
             "values": values,
+            "unread": parameters.unread(self.notebook, self.parameters),
         }
 
     def _values(self, profile: str) -> dict[str, Any]:
@@ -161,11 +162,18 @@ class Source:
         return self._checked(chosen, f"{self.chapter} ({profile} profile)")
 
     def _checked(self, values: Mapping[str, Any], where: str) -> dict[str, Any]:
-        return parameters.validate(self.parameters, values, where, self._model)
+        checked = parameters.validate(self.parameters, values, where, self._model)
+        parameters.check_images(checked, where)
+        return checked
 
     def plan(self, values: Mapping[str, Any] | None = None, inputs: Mapping[str, Any] | None = None) -> Plan:
         """The run with `values` in place of the profile's; `inputs` of a planned run spare reading its data anew."""
         chosen = self._checked({**self.values, **values}, self.chapter) if values else self.values
+        for name in self._known["unread"]:
+            if chosen[name] != self._known["own"][name]:
+                raise SpikinessError(
+                    f"{self.chapter}: no cell reads {name}: another value of it gives the same numbers"
+                )
         named = {
             **self.code,
             "data": inputs["data"] if inputs else self._fingerprint(chosen.get("data")),

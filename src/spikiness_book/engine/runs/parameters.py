@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 from spikiness.errors import SpikinessError, suggest
-from spikiness_book.engine.runs.sources import imported_names
+from spikiness.fingerprints import TRAINING_IMAGES
+from spikiness_book.engine.runs.sources import NOT_RUN, cell_code, imported_names
 from spikiness_book.engine.runs.store import profile_name
 
 TYPES = {
@@ -84,6 +85,9 @@ VOCABULARY: dict[str, Meaning] = {
     "larger": Meaning(("str",), {}, ""),
     **dict.fromkeys(("kinds", "untouched"), Meaning(("list[str]",), {}, "network:data, none twice", unique=True)),
 }
+
+# Of these a chapter takes as many training images of `data`, one network's at a time.
+COUNTS_OF_DATA = ("n", "n_small", "n_large", "sizes_unet")
 
 
 def read(notebook: Any, where: str) -> list[Parameter]:
@@ -213,6 +217,35 @@ def validate(
         names = dict.fromkeys(str(e["loc"][0]) for e in error.errors())
         refusals = [_refusal(known[name], plain.get(name, known[name].default)) for name in names]
         raise SpikinessError(f"{where}: {'; '.join(refusals)}") from None
+
+
+def check_images(values: Mapping[str, Any], where: str) -> None:
+    """Refuse more training images than the data have, where that is known without reading them."""
+    there = TRAINING_IMAGES.get(values.get("data") or "")
+    for name in [name for name in COUNTS_OF_DATA if there and name in values]:
+        counts = values[name] if isinstance(values[name], list) else [values[name]]
+        if max(counts) > there:
+            raise SpikinessError(
+                f"{where}: {name} must be at most {there:,}, the training images of {values['data']}, got {max(counts)}"
+            )
+
+
+def unread(notebook: Any, parameters: list[Parameter]) -> list[str]:
+    """The parameters that no cell reads, neither as a variable nor in a field of a text, "{n}" or "@n"."""
+    names: set[str] = set()
+    for cell in notebook.cells:
+        if cell.cell_type != "code" or NOT_RUN & set(cell.metadata.get("tags", [])):
+            continue
+        tree = cell_code(cell.source)
+        if isinstance(tree, str):  # a cell magic's: what it reads cannot be seen, so all of its words count
+            names |= set(re.findall(r"\w+", tree))
+            continue
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
+                names.add(node.id)
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                names |= {node.value, *re.findall(r"[{@](\w+)", node.value)}
+    return [parameter.name for parameter in parameters if parameter.name not in names]
 
 
 def _check_known(name: object, known: Mapping[str, Parameter], where: str) -> None:

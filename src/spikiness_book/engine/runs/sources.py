@@ -298,6 +298,9 @@ def _module_file(name: str) -> Path:
 # ---- chapters
 
 
+NOT_RUN = {"parameters", "do-it-yourself"}  # tags of cells that do not count
+
+
 def notebook_code(notebook: Any) -> tuple[str, list[Reference]]:
     """The digest of a chapter's own code, and what it refers to in our packages, in the order it does.
 
@@ -306,7 +309,7 @@ def notebook_code(notebook: Any) -> tuple[str, list[Reference]]:
     must not make that profile's result stale. Cells tagged `do-it-yourself` are not run.
     """
     parsed = [
-        _cell(cell.source) for cell in notebook.cells if cell.cell_type == "code" and not NOT_RUN & set(_tags(cell))
+        cell_code(cell.source) for cell in notebook.cells if cell.cell_type == "code" and not NOT_RUN & set(_tags(cell))
     ]
     statements = [node for tree in parsed if not isinstance(tree, str) for node in tree.body]
     imports: dict[str, Target] = {}
@@ -326,9 +329,6 @@ def notebook_code(notebook: Any) -> tuple[str, list[Reference]]:
     return _digest(code), references
 
 
-NOT_RUN = {"parameters", "do-it-yourself"}
-
-
 def _tags(cell: Any) -> list[str]:
     return cell.metadata.get("tags", [])
 
@@ -337,14 +337,15 @@ def imported_names(notebook: Any) -> set[str]:
     """The names that a chapter's imports bind: a parameter may not take one of them away."""
     names = set()
     for cell in notebook.cells:
-        tree = _cell(cell.source) if cell.cell_type == "code" else ""
+        tree = cell_code(cell.source) if cell.cell_type == "code" else ""
         for node in [] if isinstance(tree, str) else ast.walk(tree):
             if isinstance(node, ast.Import | ast.ImportFrom):
                 names |= set(bindings(node, ""))
     return names
 
 
-def _cell(source: str) -> ast.Module | str:
+def cell_code(source: str) -> ast.Module | str:
+    """The code of a cell without IPython's own lines; the text itself where it is not Python."""
     with contextlib.suppress(SyntaxError):
         return ast.parse(source)
     lines = [line for line in source.splitlines() if not line.lstrip().startswith(("%", "!"))]  # IPython's own
