@@ -463,10 +463,10 @@ def fake_runs(monkeypatch, root, failing=()):
 
     def stand(task):
         if task.chapter in failing:
-            return planning.Standing(task, "failed", "kernel died", root)
+            return planning.Status(task, "failed", "kernel died", root)
         if (task.chapter, task.profile) not in made:  # a second call finds the first run, as the store does
             made[task.chapter, task.profile] = record(root, task.chapter, task.profile)
-        return planning.Standing(task, "complete", "", made[task.chapter, task.profile])
+        return planning.Status(task, "complete", "", made[task.chapter, task.profile])
 
     monkeypatch.setattr(make, "resolve", resolve)
     monkeypatch.setattr(make, "drive", drive)
@@ -475,7 +475,7 @@ def fake_runs(monkeypatch, root, failing=()):
 
 def one_run(monkeypatch, folder):
     """The sweep of a book that gives one run, whatever it is asked for."""
-    monkeypatch.setattr(make, "drive", lambda tasks, *_, **__: [planning.Standing(tasks[0], "complete", "", folder)])
+    monkeypatch.setattr(make, "drive", lambda tasks, *_, **__: [planning.Status(tasks[0], "complete", "", folder)])
 
 
 def test_build_runs_all_in_reading_order_and_skips_sphinx_the_second_time(root, monkeypatch, no_sphinx, capfd):

@@ -137,12 +137,12 @@ def _run(names: Sequence[str], profile: str, root: Path) -> dict[str, Chapter]:
     known = {name: seconds for name, (measured, seconds) in costs.items() if measured == profile}
     expected = sweeps.expected(tasks, {name: seconds for name, (_, seconds) in costs.items()})
     tasks.sort(key=lambda task: -expected.get(task.id, 0))  # the longest first, so that no core waits for it at the end
-    standing = drive(tasks, f"book-{profile}", cores, resources=resources, notebooks=notebooks, expected=known)
-    standing.sort(key=lambda found: names.index(found.task.chapter))
-    failed += [f"{named(found.task)}: {found.reason}" for found in standing if found.state != "complete"]
+    statuses = drive(tasks, f"book-{profile}", cores, resources=resources, notebooks=notebooks, expected=known)
+    statuses.sort(key=lambda status: names.index(status.task.chapter))
+    failed += [f"{named(status.task)}: {status.reason}" for status in statuses if status.state != "complete"]
     if failed:
         raise RunFailed(f"{len(failed)} of {len(names)} chapters failed:\n" + "\n".join(failed))
-    return {found.task.chapter: Chapter(store.load(found.folder)) for found in standing}
+    return {status.task.chapter: Chapter(store.load(status.folder)) for status in statuses}
 
 
 def _costs(name: str, root: Path) -> tuple[str, float]:

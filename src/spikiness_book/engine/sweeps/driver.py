@@ -13,7 +13,7 @@ from spikiness_book.engine.runs import devices, locks, processes, store
 from spikiness_book.engine.runs.notebook import folder as notebooks_folder
 from spikiness_book.engine.sweeps import planning
 from spikiness_book.engine.sweeps.grid import RESOURCES
-from spikiness_book.engine.sweeps.planning import Standing, Task
+from spikiness_book.engine.sweeps.planning import Status, Task
 from spikiness_book.engine.sweeps.progress import Progress, watched
 
 PATIENCE = 20  # seconds that runs have to end after Ctrl-C
@@ -29,7 +29,7 @@ def drive(
     notebooks: Path | None = None,
     executor: Sequence[str] = (),
     expected: Mapping[str, float] | None = None,
-) -> list[Standing]:
+) -> list[Status]:
     """Make what is missing of `tasks`, the first of them first, and return how each stands; a failed run does not stop
     the others.
 
@@ -41,7 +41,7 @@ def drive(
     resources = {**RESOURCES, **(resources or {})}
     cores = cores or usable_cores()
     _check_room(resources, cores, gpus, executor)
-    missing = [found.task for found in planning.status(tasks, verified=True) if found.state != "complete"]
+    missing = [status.task for status in planning.status(tasks, verified=True) if status.state != "complete"]
     if missing:
         _check_installed()
         place = planning.place(name) / f"driver-{secrets.token_hex(4)}"
@@ -57,7 +57,7 @@ def drive(
         else:  # kept until the next start: the engine's log says what a run's own notebook does not
             wordless = f"its job ended without a word: see {place / 'engine.log'}"
             reasons = dict.fromkeys((task.id for task in missing), "") | reasons
-            return [_final(found, reasons, wordless) for found in planning.status(tasks)]
+            return [_final(status, reasons, wordless) for status in planning.status(tasks)]
     return planning.status(tasks)
 
 
@@ -153,11 +153,11 @@ def _follow(family: processes.Family, place: Path, progress: Progress) -> None:
     progress.close()
 
 
-def _final(found: Standing, reasons: dict[str, str], wordless: str) -> Standing:
+def _final(status: Status, reasons: dict[str, str], wordless: str) -> Status:
     """The state of a run after a sweep: what its job says, else the run itself."""
-    if found.state not in ("absent", "failed") or found.task.id not in reasons:
-        return found
-    return found._replace(state="failed", reason=reasons[found.task.id] or found.reason or wordless)
+    if status.state not in ("absent", "failed") or status.task.id not in reasons:
+        return status
+    return status._replace(state="failed", reason=reasons[status.task.id] or status.reason or wordless)
 
 
 def _tail(log: Path) -> str:

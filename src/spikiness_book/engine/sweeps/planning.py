@@ -82,7 +82,7 @@ def _with_seed(point: dict[str, Any], source: Source, chapter: str) -> dict[str,
 # ---- what is there
 
 
-class Standing(NamedTuple):
+class Status(NamedTuple):
     """A task and the state of its run."""
 
     task: Task
@@ -91,16 +91,16 @@ class Standing(NamedTuple):
     folder: Path
 
 
-def status(tasks: Iterable[Task], verified: bool = False) -> list[Standing]:
+def status(tasks: Iterable[Task], verified: bool = False) -> list[Status]:
     """What can be seen of each run; with `verified` every file of the complete ones is checked, else their presence."""
-    return [_standing(task, verified) for task in tasks]
+    return [_status(task, verified) for task in tasks]
 
 
-def _standing(task: Task, verified: bool) -> Standing:
+def _status(task: Task, verified: bool) -> Status:
     if not verified and complete(task):
-        return Standing(task, "complete", "", task.folder)
-    found = store.state(task.folder)
-    return Standing(task, found.state, found.reason, found.folder)
+        return Status(task, "complete", "", task.folder)
+    run = store.state(task.folder)
+    return Status(task, run.state, run.reason, run.folder)
 
 
 def complete(task: Task) -> bool:
@@ -146,18 +146,18 @@ def expected(tasks: Iterable[Task], others: Mapping[str, float]) -> dict[str, fl
 
 
 def _relatives(task: Task) -> list[Path]:
-    found = sorted(task.folder.parent.glob("*/environment.json"))
-    return [path.parent for path in found if not path.parent.suffix]  # no .partial of a run that failed
+    records = sorted(task.folder.parent.glob("*/environment.json"))
+    return [path.parent for path in records if not path.parent.suffix]  # no .partial of a run that failed
 
 
 def _median_seconds(folders: Iterable[Path]) -> float | None:
-    found = []
+    seconds = []
     for folder in folders:
         try:
-            found.append(float(read_json(folder / "environment.json")["seconds"]))
+            seconds.append(float(read_json(folder / "environment.json")["seconds"]))
         except (CorruptArtifact, KeyError):
             continue
-    return statistics.median(found) if found else None
+    return statistics.median(seconds) if seconds else None
 
 
 def _median_size(folders: Iterable[Path]) -> float:
@@ -167,9 +167,9 @@ def _median_size(folders: Iterable[Path]) -> float:
 
 def summary(tasks: Sequence[Task], resources: dict[str, int], cores: int) -> str:
     """What a sweep would do, in a few lines."""
-    standing = status(tasks)
-    counts = Counter(found.state for found in standing)
-    left = [found.task for found in standing if found.state != "complete"]
+    statuses = status(tasks)
+    counts = Counter(each.state for each in statuses)
+    left = [each.task for each in statuses if each.state != "complete"]
     lines = [
         f"{len(tasks)} runs of {', '.join(dict.fromkeys(t.chapter for t in tasks))}: "
         + ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
@@ -211,9 +211,9 @@ def save(
     alone.
     """
     inputs: list[dict[str, Any]] = []  # nearly always the same for all: once in the file
-    for found in tasks:
-        if found.inputs not in inputs[-8:]:
-            inputs.append(found.inputs)
+    for task in tasks:
+        if task.inputs not in inputs[-8:]:
+            inputs.append(task.inputs)
     content = {
         "format": FORMAT,
         "home": str(store.home().absolute()),
@@ -223,7 +223,7 @@ def save(
         "resources": resources,
         "command": command,
         "inputs": inputs,
-        "tasks": [{**vars(found), "inputs": inputs.index(found.inputs)} for found in tasks],
+        "tasks": [{**vars(task), "inputs": inputs.index(task.inputs)} for task in tasks],
     }
     write_json(path, content)
 
