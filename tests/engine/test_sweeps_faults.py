@@ -117,6 +117,14 @@ def test_a_sweep_makes_every_run_once_and_then_nothing(place):
     assert sum(diary(place).values()) == 10
 
 
+def test_runs_start_in_the_order_of_the_plan(place):
+    file = sweep(place, 1)
+    file.write_text(file.read_text().replace("grid: {n: [1]}", "list: [{n: 3}, {n: 1}, {n: 4}, {n: 2}]"))
+    assert finish(place, file, "--cores", "1") == 0
+    lines = (place / "diary").read_text().split("\n")[:-1]
+    assert lines == [f"{what} {n}" for n in (3, 1, 4, 2) for what in ("start", "end")]
+
+
 def test_a_driver_killed_at_any_moment_loses_nothing_and_repeats_nothing(place):
     file = sweep(place, 6, napping=0.4)
     draw = random.Random(0)
