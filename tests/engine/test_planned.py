@@ -7,7 +7,7 @@ import shutil
 import pytest
 from sample_chapters import working
 
-from spikiness_book.engine.runs import notebook, planned, sources, store
+from spikiness_book.engine.runs import digests, notebook, planned, store
 
 
 @pytest.fixture(autouse=True)
@@ -67,11 +67,11 @@ def test_a_home_that_cannot_be_written_is_no_error(home, monkeypatch):
 @pytest.mark.parametrize("file", ["notebooks/good.ipynb", "notebooks/profiles.yaml", "spikiness/files.py"])
 def test_a_chapter_is_read_again_after_any_edit_and_only_then(tmp_path, monkeypatch, file):
     chapters = working(tmp_path / "notebooks")
-    for name in sources.PACKAGES:
-        shutil.copytree(sources.ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
-    monkeypatch.setattr(sources, "ROOT", tmp_path)
+    for name in digests.PACKAGES:
+        shutil.copytree(digests.ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(digests, "ROOT", tmp_path)
     read = []
-    monkeypatch.setattr(sources, "notebook_code", lambda book: read.append(book) or ("code", []))
+    monkeypatch.setattr(digests, "notebook_code", lambda book: read.append(book) or ("code", []))
 
     def times_read():
         assert notebook.Source("good", "paper", chapters).plan().parameters["sigmas"] == [0.2, 1.0, 5.0]

@@ -11,7 +11,7 @@ from sample_chapters import GOOD, notebook, working
 
 from spikiness.errors import RunFailed, SpikinessError
 from spikiness_book.engine import runs
-from spikiness_book.engine.runs import locks, runner, sources, store
+from spikiness_book.engine.runs import digests, locks, runner, store
 from spikiness_book.engine.runs.notebook import read, resolve
 
 LABEL = 'a "quoted" {word} \\ 50 % é; import os'
@@ -183,7 +183,7 @@ def test_the_id_depends_on_what_can_change_a_number(tmp_path, monkeypatch, forge
 
     differs(values={"n": 6})
     differs(profile="paper")
-    monkeypatch.setattr(sources, "code_digest", lambda names: "other code")
+    monkeypatch.setattr(digests, "code_digest", lambda names: "other code")
     differs()
     monkeypatch.undo()
     monkeypatch.setattr("spikiness_book.engine.runs.notebook.installed", lambda name: "2.99")

@@ -13,7 +13,7 @@ from test_sweeps_table import finished
 from spikiness.errors import CorruptArtifact, SpikinessError
 from spikiness.files import write_json
 from spikiness_book.engine import runs, sweeps
-from spikiness_book.engine.runs import locks, sources, store
+from spikiness_book.engine.runs import digests, locks, store
 from spikiness_book.engine.sweeps import grid, planning
 
 ROOM = {"cpu": 1, "gpu": 0, "memory": 2000, "minutes": 10}
@@ -32,10 +32,10 @@ def place(tmp_path, monkeypatch):
 def package(tmp_path, monkeypatch):
     """A copy of the package to change, with a module of its own."""
     root = tmp_path / "spikiness"
-    for name in sources.PACKAGES:
-        shutil.copytree(sources.ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in digests.PACKAGES:
+        shutil.copytree(digests.ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
     (root / "box.py").write_text("def used(x):\n    return _helper(x)\n\ndef _helper(x):\n    return x\n\nunused = 1\n")
-    monkeypatch.setattr(sources, "ROOT", tmp_path)
+    monkeypatch.setattr(digests, "ROOT", tmp_path)
     return root
 
 

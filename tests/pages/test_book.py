@@ -18,8 +18,8 @@ from matplotlib.figure import Figure
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from spikiness.errors import CorruptArtifact, RunFailed, SpikinessError
+from spikiness_book.engine.runs import digests, parameters, store
 from spikiness_book.engine.runs import notebook as notebooks
-from spikiness_book.engine.runs import parameters, sources, store
 from spikiness_book.engine.runs.chapter import Run
 from spikiness_book.engine.sweeps import planning
 from spikiness_book.pages import blocks as pages
@@ -97,10 +97,10 @@ def record(
 ) -> Path:
     """A complete, verified run of a chapter in the run store, made without a kernel."""
     source = notebooks.read(chapter, root / "notebooks")
-    code, modules = sources.notebook_code(source)
+    code, modules = digests.notebook_code(source)
     declared = parameters.read(source, chapter)
     values = parameters.validate(declared, parameters.profile_values(root / "notebooks", chapter, profile), chapter)
-    inputs = {"source": code, "modules": sources.code_digest(modules), "data": None, "torch": "2"}
+    inputs = {"source": code, "modules": digests.code_digest(modules), "data": None, "torch": "2"}
     folder = store.run_folder(profile, chapter, store.sha256(f"{profile} {chapter}".encode())[:16])
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -620,8 +620,8 @@ def test_changes_in_the_package_and_in_parameters_are_noticed_and_prose_is_not(r
     assert stage.changed(published, root) == ()
     (root / "notebooks" / "profiles.yaml").write_text("hybrid: {smoke: {}, paper: {n: 7}}")
     assert stage.changed(published, root) == ("its parameters",)
-    monkeypatch.setattr(sources, "code_digest", lambda names: "another")
-    monkeypatch.setattr(sources, "content_digest", lambda: "another")  # what is kept of the planning before
+    monkeypatch.setattr(digests, "code_digest", lambda names: "another")
+    monkeypatch.setattr(digests, "content_digest", lambda: "another")  # what is kept of the planning before
     assert stage.changed(published, root) == ("the code of the package that it uses", "its parameters")
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from spikiness import fingerprints
 from spikiness.errors import SpikinessError, suggest
-from spikiness_book.engine.runs import devices, parameters, planned, sources, store
+from spikiness_book.engine.runs import devices, digests, parameters, planned, store
 from spikiness_book.engine.runs.chapter import installed
 
 
@@ -141,17 +141,17 @@ class Source:
         """What all that `_read` returns depends on."""
         profiles = self._file.with_name("profiles.yaml")
         files = [self._content, profiles.read_bytes() if profiles.is_file() else b""]
-        return [sys.version, sources.content_digest(), *map(store.sha256, files)]
+        return [sys.version, digests.content_digest(), *map(store.sha256, files)]
 
     def _read(self) -> dict[str, Any]:
         """The digests of the code, and the values of the chapter's own cell and of its profiles, all checked."""
-        code, uses = sources.notebook_code(self.notebook)
+        code, uses = digests.notebook_code(self.notebook)
         values = {}
         for profile in store.PROFILES:
             with contextlib.suppress(SpikinessError):  # told to who asks for that profile
                 values[profile] = self._values(profile)
         return {
-            "code": {"source": code, "modules": sources.code_digest(uses)},
+            "code": {"source": code, "modules": digests.code_digest(uses)},
             "own": self._checked({}, self.chapter),
             "values": values,
             "unread": parameters.unread(self.notebook, self.parameters),
@@ -210,7 +210,7 @@ def _fingerprint(data: str) -> str:
     """The fingerprint of a data set; `DataMissing` where its name is right and its file not here."""
     if data == "digits":  # read as images, which takes seconds: scikit-learn has them, numpy drew their order
         code, read_by = ("spikiness.images.datasets", "digits_bytes"), map(installed, ("scikit-learn", "numpy"))
-        key = [*read_by, sources.code_digest([code])]
+        key = [*read_by, digests.code_digest([code])]
         return planned.recall("digits", lambda: key, lambda: fingerprints.fingerprint(data))
     try:
         return fingerprints.fingerprint(data)

@@ -13,7 +13,7 @@ from typing import Annotated, Any, NamedTuple
 
 from spikiness.errors import SpikinessError, suggest
 from spikiness.fingerprints import TRAINING_IMAGES
-from spikiness_book.engine.runs.sources import NOT_RUN, cell_code, imported_names
+from spikiness_book.engine.runs.digests import NOT_RUN, cell_code, imported_names
 from spikiness_book.engine.runs.store import profile_name
 
 TYPES = {
