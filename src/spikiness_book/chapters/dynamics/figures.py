@@ -9,7 +9,6 @@ from matplotlib.figure import Figure
 from spikiness_book import plots
 from spikiness_book.plots import MARKERS
 
-
 LABELS = {
     "images_seen": "images seen",
     "share": "memorized fraction",
