@@ -74,13 +74,15 @@ def presentations_ratio(
     run.metric("fewest_images", min(sizes))
 
 
-def along_training(
-    run: Any, order: pd.DataFrame, exponent: tuple[float, Interval] | None, n: int, seeds: Sequence[int]
-) -> None:
-    """Which curves cross one half, and how much copies count beside images seen, of `n` samples."""
+def crossings(run: Any, order: pd.DataFrame, seeds: Sequence[int]) -> None:
+    """How many curves along training there are, and how many of them cross one half."""
     run.table("crossings", order)
     run.metric("curves_that_cross", (order["where"] == INSIDE).sum(), n=len(order), seeds=seeds)
     run.metric("curves", len(order), seeds=seeds)
+
+
+def collapse(run: Any, exponent: tuple[float, Interval] | None, n: int, seeds: Sequence[int]) -> None:
+    """How much copies count beside images seen, from `n` samples."""
     if exponent:
         run.metric("collapse_exponent", *exponent, n=n, seeds=seeds)
     else:
