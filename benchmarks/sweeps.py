@@ -22,14 +22,15 @@ from pathlib import Path
 import nbformat
 from nbformat.v4 import new_code_cell, new_notebook
 
+from spikiness.files import as_text
 from spikiness_book.engine import sweeps
-from spikiness_book.engine.runs import store
+from spikiness_book.engine.runs import findings, store
 from spikiness_book.engine.runs.notebook import Source
 from spikiness_book.engine.sweeps import driver, planning, table
 from spikiness_book.engine.sweeps.grid import RESOURCES
 
 CELLS = [
-    "import time\nfrom spikiness import runs",
+    "import time\nfrom spikiness_book.engine import runs",
     'n: int = 1  # a number\nnapping: float = 1.0  # seconds\ndiary: str = ""  # a file',
     'run = runs.begin("nap", globals())',
     "if diary:\n    open(diary, 'a').write(f'start {n}\\n')",
@@ -82,16 +83,15 @@ def cli(*words) -> list[str]:
 
 def fabricate(task: planning.Task, metrics: int) -> None:
     """A finished run without running it: the same small files, written without waiting for the disk."""
-    shape = {"unit": "", "n": 7, "seeds": None, "tolerance": None}
     content = {
         "format": store.FORMAT, "chapter": task.chapter, "profile": task.profile, "id": task.id,
         "parameters": task.parameters, "inputs": task.inputs, "artefacts": {},
-        "metrics": {f"metric_{i}": {**shape, "value": i + 0.5, "interval": [i, i + 1.0]} for i in range(metrics)},
+        "findings": [findings.make(f"metric_{i}", i + 0.5, (i, i + 1), over="draws", n=7) for i in range(metrics)],
     }  # fmt: skip
     task.folder.mkdir(parents=True)
     for name, what in (("result.json", content), ("environment.json", {"seconds": 1.0, "packages": {"torch": "2"}})):
-        digest = store.sha256(store.canonical(what).encode())
-        (task.folder / name).write_text(store.canonical({**what, "sha256": digest}))
+        digest = store.sha256(as_text(what).encode())
+        (task.folder / name).write_text(as_text({**what, "sha256": digest}))
 
 
 def collect(place: Path, runs: int = 10_000) -> None:

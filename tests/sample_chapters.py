@@ -18,10 +18,10 @@ tied: bool = True  # one matrix or two
 GOOD = [
     "import matplotlib\nmatplotlib.use('agg')\nimport matplotlib.pyplot as plt\nimport numpy as np",
     'run.metric("twice", 2 * n, tolerance=1)\n'
-    'run.metric("level", np.float32(0.25), interval=(0.2, 0.3), unit="dB", n=n, seeds=[0, 1])',
+    'run.metric("level", np.float32(0.25), (0.2, 0.3), over="draws", unit="dB", n=n, seeds=[0, 1])',
     "fig, ax = plt.subplots()\nax.plot(sigmas)\nrun.figure(fig, 'levels', data={'sigma': sigmas})\nplt.close(fig)",
     'run.array("grid", np.arange(6.0).reshape(2, 3))',
-    'run.say("Twice {n} is {twice}, at {level_low:.1f} to {level_high:.1f}.")',
+    'run.say("Twice {n} is {twice}, at {level.low:.1f} to {level.high:.1f}.")',
     "import os\nprint(os.getcwd(), os.environ['OMP_WAIT_POLICY'], label, sep='|')",
 ]
 # A cell that starts a process in a session of its own, and leaves the numbers of both where `label` says

@@ -64,7 +64,7 @@ def test_help_and_version(spikiness):
 def test_run_shows_metrics_and_notebook(spikiness, result):
     code, out, err = spikiness("run", "good", *VALUES)
     assert code == 0
-    assert out.split()[:6] == ["metric", "value", "interval", "unit", "n", "seeds"]
+    assert out.split()[:8] == ["metric", "of", "value", "interval", "is", "unit", "n", "seeds"]
     assert "twice 20" in " ".join(out.split())
     assert f"notebook: {result.notebook}" in out
     assert err == f"good: demo {result.id}, kept from before\n"
@@ -196,7 +196,8 @@ def published(place, result, **changes):
     shutil.copytree(result.folder, folder)
     content = store.read_json(folder / "result.json")
     for name, value in changes.items():
-        content["metrics"][name]["value"] = value
+        (finding,) = (finding for finding in content["findings"] if finding["name"] == name)
+        finding["value"] = value
     store.write_json(folder / "result.json", content)
 
 

@@ -58,10 +58,15 @@ def canonical(content: dict[str, Any]) -> str:
     return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False, sort_keys=True) + "\n"
 
 
+def as_text(content: dict[str, Any]) -> str:
+    """A JSON object as a file holds it: in the order in which its keys were written, for who reads it."""
+    return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write a JSON object atomically, with the sha256 of the rest of it under the key "sha256"."""
-    digest = sha256(canonical(content).encode())
-    write_bytes(path, canonical({**content, "sha256": digest}).encode())
+    digest = sha256(as_text(content).encode())
+    write_bytes(path, as_text({**content, "sha256": digest}).encode())
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -70,8 +75,8 @@ def read_json(path: Path) -> dict[str, Any]:
         text = Path(path).read_bytes().decode().replace("\r\n", "\n")  # git may have changed the line ends
         content = json.loads(text)
         expected = content.pop("sha256")
-        found = sha256(canonical(content).encode())
-        whole = text == canonical({**content, "sha256": expected})
+        found = sha256(as_text(content).encode())
+        whole = text == as_text({**content, "sha256": expected})
     except FileNotFoundError as error:
         raise CorruptArtifact(f"{path} is missing") from error
     except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:

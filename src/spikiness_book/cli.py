@@ -160,7 +160,8 @@ def compare(
     if differences := comparison.differences(a, b):
         echo("the parameters differ: " + "; ".join(differences))
     table = comparison.agreement(a, b)
-    shown = {name: [f"{value:.6g}" for value in table[name].fillna(float("nan"))] for name in ("mine", "other")}
+    columns = ("rerun", "reference")
+    shown = {name: [f"{value:.6g}" for value in table[name].fillna(float("nan"))] for name in columns}
     echo(_text(table.assign(agrees=["yes" if agrees else "NO" for agrees in table["agrees"]], **shown)))
     echo(f"{int(table['agrees'].sum())} of {len(table)} metrics agree: {a.folder} and {b.folder}")
     if not table["agrees"].all():

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from spikiness.errors import SpikinessError
+from spikiness.statistics import Interval
 from spikiness_book.engine import runs
 from spikiness_book.engine.runs import chapter, store
 
@@ -112,16 +113,31 @@ def test_begin_under_the_runner_refuses_another_value_or_chapter(tmp_path, monke
 
 
 def test_metrics_are_plain_numbers_in_their_order(run, by_hand):
-    run.metric("z", np.float32(0.25), interval=(0, torch.tensor(1.0)), unit="dB", n=np.int64(3), seeds=range(2))
+    ends = (0, torch.tensor(1.0))
+    run.metric("z", np.float32(0.25), ends, over="digits", unit="dB", n=np.int64(3), seeds=range(2), sigma=0.2)
+    run.metric("z", 0.5, Interval(0, 1, None, "networks"), sigma=np.float64(1))
     run.metric("a", torch.tensor(3), seeds=5, tolerance=0.5)
     run.metric("b", True)
     table = run.finish()
-    assert table["metric"].tolist() == ["z", "a", "b"]
-    assert json.loads((by_hand / "result.json").read_text())["metrics"] == {
-        "z": {"value": 0.25, "interval": [0.0, 1.0], "unit": "dB", "n": 3, "seeds": [0, 1], "tolerance": None},
-        "a": {"value": 3, "interval": None, "unit": "", "n": None, "seeds": 5, "tolerance": 0.5},
-        "b": {"value": 1, "interval": None, "unit": "", "n": None, "seeds": None, "tolerance": None},
+    assert table["metric"].tolist() == ["z", "z", "a", "b"]
+    plain = {
+        "labels": {},
+        "interval": None,
+        "level": None,
+        "over": "",
+        "unit": "",
+        "n": None,
+        "seeds": None,
+        "tolerance": None,
     }
+    wide = {**plain, "name": "z", "interval": [0.0, 1.0]}
+    assert json.loads((by_hand / "result.json").read_text())["findings"] == [
+        {**wide, "value": 0.25, "labels": {"sigma": 0.2}, "level": 0.95, "over": "digits", "unit": "dB", "n": 3,
+         "seeds": [0, 1]},
+        {**wide, "value": 0.5, "labels": {"sigma": 1.0}, "over": "networks"},
+        {**plain, "name": "a", "value": 3, "seeds": 5, "tolerance": 0.5},
+        {**plain, "name": "b", "value": 1},
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -140,11 +156,16 @@ def test_metrics_are_plain_numbers_in_their_order(run, by_hand):
         ("x-y", 1.0, {}, "use a-z"),
         ("../x", 1.0, {}, "use a-z"),
         ("n", 1.0, {}, "'n' is a parameter"),
-        ("taken", 1.0, {}, "'taken' is recorded already"),
+        ("taken", 1.0, {"kind": "a"}, r"taken\[kind=a\] is recorded already"),
+        ("taken", 1.0, {"sort": "a"}, r"taken\[sort=a\]: taken has the labels kind"),
+        ("taken", 1.0, {"kind": "a, b"}, "label kind is 'a, b': give a number, or text without"),
+        ("taken", 1.0, {"kind": None}, "label kind is None"),
+        ("x", 1.0, {"interval": (0, 2)}, "say what its interval is over"),
+        ("x", 1.0, {"interval": (0, 2), "over": "images", "tolerance": 4}, "lets every rerun agree"),
     ],
 )
 def test_metrics_that_cannot_be_right_are_refused(run, name, value, options, says):
-    run.metric("taken", 0)
+    run.metric("taken", 0, kind="a")
     with pytest.raises(SpikinessError, match=says):
         run.metric(name, value, **options)
 
@@ -186,9 +207,15 @@ def test_artefacts_that_cannot_be_kept(run):
 
 def test_say_takes_its_numbers_from_the_run(run, capsys, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "IPython.display", None)  # without IPython it prints
-    run.metric("error", 0.0125, interval=(0.01, 0.02))
-    run.say("Off by {error:.1%} ({error_low:.0%} to {error_high:.0%}) at n = {n}, $w_{{1}}$.")
-    assert capsys.readouterr().out == "Off by 1.2% (1% to 2%) at n = 5, $w_{1}$.\n"
+    run.metric("error", 0.0125, (0.01, 0.02), over="images", kind="unet:digits", sigma=0.2)
+    run.metric("error", 0.5, kind="unet:mnist", sigma=0.2)
+    run.say("Off by {error[kind=unet:digits]:.1%} ({error[kind=unet:digits].low:.0%}) at n = {n}, $w_{{1}}$.")
+    run.say("{words}: {error:.1%} to {error.high:.0%}", kind="unet:digits", words="U-Net")
+    assert capsys.readouterr().out == "Off by 1.2% (1%) at n = 5, $w_{1}$.\nU-Net: 1.2% to 2%\n"
+    with pytest.raises(SpikinessError, match="'error' selects 2 metrics, one is needed"):
+        run.say("Off by {error}.")
+    with pytest.raises(SpikinessError, match="has no interval"):
+        run.say("{error.low}", kind="unet:mnist")
     with pytest.raises(SpikinessError, match=r"no metric or parameter 'eror' recorded so far; did you mean 'error'\?"):
         run.say("Off by {eror}.")
     with pytest.raises(SpikinessError, match="no metric or parameter"):
@@ -268,7 +295,7 @@ def test_a_timing_has_a_name_of_its_own(run):
     for name in ("ms", "error", "n"):
         with pytest.raises(SpikinessError, match=name):
             run.timing(name, 2.0)
-    with pytest.raises(SpikinessError, match="'ms' is recorded already"):
+    with pytest.raises(SpikinessError, match="ms is recorded already"):
         run.metric("ms", 1.0)
     with pytest.raises(SpikinessError, match="finite"):
         run.timing("other", float("inf"))

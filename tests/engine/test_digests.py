@@ -314,7 +314,7 @@ def test_ipython_commands_are_left_out_and_other_languages_count_whole():
 
 
 def test_names_that_a_chapter_imports():
-    book = chapter("import numpy as np, os.path\nfrom spikiness import runs as r", "%%bash\nimport x -y")
+    book = chapter("import numpy as np, os.path\nfrom spikiness_book.engine import runs as r", "%%bash\nimport x -y")
     assert digests.imported_names(book) == {"np", "os", "r"}
 
 

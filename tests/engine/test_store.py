@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spikiness.errors import CorruptArtifact, RunFailed, SpikinessError
-from spikiness_book.engine.runs import locks, store
+from spikiness_book.engine.runs import findings, locks, store
 
 RUN = "0123456789abcdef"
 
@@ -132,7 +132,7 @@ def test_a_file_where_a_folder_should_be_is_a_clear_error(tmp_path):
 WRITER = """
 import os, sys
 from pathlib import Path
-from spikiness_book.engine.runs import locks, store
+from spikiness_book.engine.runs import findings, locks, store
 sync = os.fsync
 def slow(handle):
     sys.stdout.write("."); sys.stdout.flush()
@@ -203,10 +203,10 @@ def result(folder: Path, **changes):
         "id": folder.name.removesuffix(".partial"),
         "parameters": {"n": 5},
         "inputs": {},
-        "metrics": {
-            "x": {"value": 1.5, "interval": [1.0, 2.0], "unit": "dB", "n": 5, "seeds": [0, 1], "tolerance": None},
-            "y": {"value": 2, "interval": None, "unit": "", "n": None, "seeds": None, "tolerance": 0.1},
-        },
+        "findings": [
+            findings.make("x", 1.5, (1.0, 2.0), over="images", unit="dB", n=5, seeds=[0, 1], labels={"kind": "a"}),
+            findings.make("y", 2, tolerance=0.1),
+        ],
         "artefacts": {"a.csv": store.sha256(b"x\n1\n")},
     }
     store.write_json(folder / "environment.json", {"seconds": 1.0})
@@ -234,8 +234,10 @@ def test_a_result_is_loaded_and_shown(folder):
     assert found.value("x") == 1.5
     assert found.table().to_dict("list") == {
         "metric": ["x", "y"],
+        "of": ["kind a", ""],
         "value": ["1.5", "2"],
         "interval": ["[1, 2]", ""],
+        "is": ["95 % interval over images", ""],
         "unit": ["dB", ""],
         "n": [5, ""],
         "seeds": [[0, 1], ""],

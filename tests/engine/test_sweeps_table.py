@@ -10,14 +10,16 @@ from sample_chapters import write
 from spikiness.errors import SpikinessError
 from spikiness.files import write_json
 from spikiness_book.engine import sweeps
-from spikiness_book.engine.runs import store
+from spikiness_book.engine.runs import findings, store
 from spikiness_book.engine.runs.chapter import Run
 from spikiness_book.engine.sweeps import machine, table
 
 PARAMETERS = 'n: int = 5\nlr: float = 0.5\nsigmas: list[float] = [0.2]\nlabel: str = "a"\ntied: bool = True\n'
 METRICS = {
-    "gain": {"value": 0.1 + 0.2, "interval": [0.25, 0.5], "unit": "dB", "n": 400, "seeds": [0, 1], "tolerance": None},
-    "count": {"value": 7, "interval": None, "unit": "", "n": None, "seeds": None, "tolerance": 1.0},
+    "gain": findings.make(
+        "gain", 0.1 + 0.2, (0.25, 0.5), over="images", unit="dB", n=400, seeds=[0, 1], labels={"data": "digits"}
+    ),
+    "count": findings.make("count", 7, tolerance=1.0),
 }
 ENVIRONMENT = {
     "python": "3.11.2",
@@ -46,7 +48,7 @@ def finished(task, metrics=None, folder=None, format=store.FORMAT, **environment
         "id": task.id,
         "parameters": task.parameters,
         "inputs": task.inputs,
-        "metrics": METRICS if metrics is None else metrics,
+        "findings": list((METRICS if metrics is None else metrics).values()),
         "artefacts": {"t.csv": store.sha256(b"x\n1\n")},
     }
     write_json(folder / "result.json", content)
@@ -76,17 +78,21 @@ def planned(place, text="grid: {n: [1, 2], sigmas: [[0.2], [0.2, 1.0]]}", name="
 def test_the_table_is_the_one_written_by_hand(place):
     tasks = planned(place)
     for at, task in enumerate(tasks):
-        count = {**METRICS["count"], "value": at, "interval": [at, at + 0.5] if at == 1 else None}
+        count = {**METRICS["count"], "value": at}
+        if at == 1:
+            count |= {"interval": [at, at + 0.5], "level": 0.9, "over": "networks"}
         finished(task, {"gain": METRICS["gain"], "count": count})
     points = [(1, "[0.2]"), (1, "[0.2, 1.0]"), (2, "[0.2]"), (2, "[0.2, 1.0]")]
     rows = []
     for at, (task, (n, sigmas)) in enumerate(zip(tasks, points, strict=True)):
         start = [task.id, n, 0.5, sigmas, "a", True]
-        rows.append([*start, "gain", 0.30000000000000004, 0.25, 0.5, "dB", 400])
-        low_high = [1.0, 1.5] if at == 1 else [None, None]
-        rows.append([*start, "count", float(at), *low_high, "", None])
-    columns = ["run", "n", "lr", "sigmas", "label", "tied", "metric", "value", "low", "high", "unit", "over"]
-    expected = pd.DataFrame(rows, columns=columns).astype({"low": float, "high": float, "over": "Int64"})
+        rows.append([*start, "gain", "digits", 0.30000000000000004, 0.25, 0.5, 0.95, "images", "dB", 400])
+        ends = [1.0, 1.5, 0.9, "networks"] if at == 1 else [None, None, None, ""]
+        rows.append([*start, "count", None, float(at), *ends, "", None])
+    columns = ["run", "n", "lr", "sigmas", "label", "tied", "metric", "label_data"]
+    columns += ["value", "low", "high", "level", "over", "unit", "count"]
+    kinds = {"low": float, "high": float, "level": float, "count": "Int64"}
+    expected = pd.DataFrame(rows, columns=columns).astype(kinds)
     tables = table.collect(tasks)
     pd.testing.assert_frame_equal(tables.results, expected)
     assert tables.skipped == {}
@@ -99,8 +105,8 @@ def test_the_table_is_the_one_written_by_hand(place):
     pd.testing.assert_frame_equal(pd.read_parquet(paths[0]), expected)
     assert paths[1].read_text().split("\n")[:3] == [
         ",".join(columns),
-        f"{tasks[0].id},1,0.5,[0.2],a,True,gain,0.30000000000000004,0.25,0.5,dB,400",
-        f"{tasks[0].id},1,0.5,[0.2],a,True,count,0.0,,,,",
+        f"{tasks[0].id},1,0.5,[0.2],a,True,gain,digits,0.30000000000000004,0.25,0.5,0.95,images,dB,400",
+        f"{tasks[0].id},1,0.5,[0.2],a,True,count,,0.0,,,,,,",
     ]
 
 
@@ -108,8 +114,8 @@ def test_a_table_without_any_interval_has_columns_of_numbers(place):
     tasks = planned(place, "grid: {n: [1]}")
     finished(tasks[0], {"count": METRICS["count"]})
     results = table.collect(tasks).results
-    assert results.dtypes[["low", "high", "over"]].astype(str).tolist() == ["float64", "float64", "Int64"]
-    assert results[["low", "high", "over"]].isna().all(axis=None)
+    assert results.dtypes[["low", "high", "count"]].astype(str).tolist() == ["float64", "float64", "Int64"]
+    assert results[["low", "high", "count"]].isna().all(axis=None)
 
 
 def test_two_calls_give_the_same_bytes(place):
@@ -144,10 +150,11 @@ def test_what_a_chapter_records_is_what_the_table_says(place):
     (task,) = planned(place, "grid: {n: [3]}")
     task.folder.mkdir(parents=True)
     run = Run("good", task.folder, {k: getattr(task, k) for k in ("profile", "id", "parameters", "inputs")})
-    run.metric("error", 1 / 3, interval=(0.25, 0.5), unit="dB", n=9, seeds=[1])
+    run.metric("error", 1 / 3, interval=(0.25, 0.5), over="digits", unit="dB", n=9, seeds=[1], kind="a")
     run.finish()
     found = table.collect([task])
-    assert found.results[["value", "low", "high", "unit", "over"]].values.tolist() == [[1 / 3, 0.25, 0.5, "dB", 9]]
+    columns = ["label_kind", "value", "low", "high", "level", "over", "unit", "count"]
+    assert found.results[columns].values.tolist() == [["a", 1 / 3, 0.25, 0.5, 0.95, "digits", "dB", 9]]
     assert found.costs["seconds"].item() == store.read_json(task.folder / "environment.json")["seconds"]
     assert table.verify([task]) == {}
 
@@ -194,9 +201,9 @@ def damage(task, how):
         ("failed", "there is no result"),
         ("truncated", "result.json cannot be read"),
         ("a flipped bit", "result.json: expected sha256"),
-        ("another format", "another format than 1"),
+        ("another format", f"another format than {store.FORMAT}"),
         ("another run", "or another run"),
-        ("without a format", "another format than 1"),
+        ("without a format", f"another format than {store.FORMAT}"),
         ("no environment", "environment.json is missing"),
     ],
 )

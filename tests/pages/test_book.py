@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from spikiness.errors import CorruptArtifact, RunFailed, SpikinessError
-from spikiness_book.engine.runs import digests, parameters, store
+from spikiness_book.engine.runs import digests, findings, parameters, store
 from spikiness_book.engine.runs import notebook as notebooks
 from spikiness_book.engine.runs.chapter import Run
 from spikiness_book.engine.sweeps import planning
@@ -42,7 +42,7 @@ def template(name: str) -> nbformat.NotebookNode:
         new_code_cell(
             "n: int = 5  # training images\nseed: int = 0  # random seed", id="p", metadata={"tags": ["parameters"]}
         ),
-        new_code_cell(f'from spikiness import runs\n\nrun = runs.begin("{name}", globals())', id="begin"),
+        new_code_cell(f'from spikiness_book.engine import runs\n\nrun = runs.begin("{name}", globals())', id="begin"),
         new_code_cell('run.figure(fig, "line", data=line)', id="figure", metadata=figure),
         new_code_cell("run.finish()", id="finish"),
     ]
@@ -80,10 +80,9 @@ def wanted_metrics(root: Path, chapter: str) -> dict[str, float]:
             sign, bound = claims.parse(rule.held)[0]
             found[metric] = bound if "=" in sign else bound * 0.9 if sign == "<" else bound * 1.1
     for page in (root / "book").glob("*.md"):
-        for reference in numbers.REFERENCE.findall(page.read_text(encoding="utf-8")):
-            owner, _, metric = reference.removesuffix("?").partition(".")
-            if owner == chapter:
-                found.setdefault(metric.partition(".")[0], 0.5)
+        for owner, metric, _, _ in numbers.REFERENCE.findall(page.read_text(encoding="utf-8")):
+            if owner == chapter and metric:
+                found.setdefault(metric, 0.5)
     return found
 
 
@@ -100,13 +99,14 @@ def record(
     code, modules = digests.notebook_code(source)
     declared = parameters.read(source, chapter)
     values = parameters.validate(declared, parameters.profile_values(root / "notebooks", chapter, profile), chapter)
-    inputs = {"source": code, "modules": digests.code_digest(modules), "data": None, "torch": "2"}
+    inputs = {"source": code, "modules": digests.code_digest(modules), "data": None, "torch": "2", "device": "cpu"}
     folder = store.run_folder(profile, chapter, store.sha256(f"{profile} {chapter}".encode())[:16])
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     run = Run(chapter, folder, {"profile": profile, "id": folder.name, "parameters": values, "inputs": inputs})
     for name, value in {**wanted_metrics(root, chapter), **changed}.items():
-        run.metric(name, value, interval=(value, value), n=400, seeds=[0, 1, 2])
+        named, labels = findings.parse(name)
+        run.metric(named, value, (value, value), over="images", n=400, seeds=[0, 1, 2], **labels)
     run.table("line", {"x": [0.0, 1.0]})
     if picture is not None:
         run.figure(picture, "teaser", {"x": [0.0]})
@@ -199,7 +199,7 @@ def one_claim(tmp_path: Path, **fields) -> Path:
 
 
 def result(chapter="memorization", **metrics: float) -> store.Result:
-    rows = {k: {"value": v, "interval": None, "unit": "", "n": 7, "seeds": [0, 1]} for k, v in metrics.items()}
+    rows = [findings.make(name, value, n=7, seeds=[0, 1]) for name, value in metrics.items()]
     environment = {"device": "cpu", "threads": 2, "commit": "0123456789abcdef-dirty", "seconds": 12.3}
     environment |= {"python": "3.11.2", "platform": "Linux x86_64", "packages": {"torch": "2.14.1"}}
     values = {"n": 5, "seeds": [0, 1], "data": "digits"}
@@ -252,9 +252,7 @@ def test_a_claim_of_another_profile_is_not_tested_by_this_one(tmp_path):
 
 def test_a_missing_metric_names_claim_chapter_metric_and_the_nearest(tmp_path):
     parts = claims.read(one_claim(tmp_path, measured={"gain_error": {"held": "<= 1"}}))
-    with pytest.raises(
-        SpikinessError, match=r"claim 'a': chapter 'memorization' has no metric 'gain_error'; did you mea"
-    ):
+    with pytest.raises(SpikinessError, match=r"claim 'a': chapter 'memorization': no metric 'gain_error'; did you mea"):
         claims.evaluate(parts, {"memorization": result(gain_eror=0.1)})
     with pytest.raises(SpikinessError, match="no result of chapter 'memorization'"):
         claims.evaluate(parts, {})
@@ -302,6 +300,8 @@ def test_every_notebook_is_in_the_book():
         (12345.6, "12,346"),
         (3.21e-7, "3.21 × 10⁻⁷"),
         (4.5e9, "4.50 × 10⁹"),
+        (999.6, "1,000"),
+        (-999.4, "-999"),
     ],
 )
 def test_numbers_read_well(value, text):
@@ -310,7 +310,8 @@ def test_numbers_read_well(value, text):
 
 def test_a_reference_becomes_the_value_with_its_interval():
     found = result(gain=0.0123)
-    found.metrics["gain"] |= {"interval": [0.01, 0.02], "unit": "dB"}
+    found.findings[0] |= {"interval": [0.01, 0.02], "level": 0.95, "over": "images", "unit": "dB"}
+    found.findings.append({**found.findings[0], "name": "rate", "labels": {"kind": "unet:digits"}, "level": None})
     fill = {
         "{{ memorization.gain }}": "0.0123 dB (95 % interval 0.01 to 0.02 dB)",
         "{{memorization.gain.value}}": "0.0123 dB",
@@ -320,6 +321,9 @@ def test_a_reference_becomes_the_value_with_its_interval():
         "{{ memorization.gain? }}": "0.0123 dB (95 % interval 0.01 to 0.02 dB)",
         "{{ memorization.gain.percent? }}": "1.23 % (95 % interval 1 to 2 %)",
         "{{ memorization.other? }}": "(not in this run)",
+        "{{ memorization.rate[kind=unet:digits] }}": "0.0123 dB (range 0.01 to 0.02 dB)",
+        "{{ memorization.rate[kind=unet:digits].value? }}": "0.0123 dB",
+        "{{ memorization.rate[kind=dit:digits]? }}": "(not in this run)",
         "{{ block }}": "text",
         r"$\frac{{a}}{{b}}$ {{ x + 1 }}": None,  # not references: Sphinx complains about what it does not know
     }
@@ -334,7 +338,7 @@ def test_missing_numbers_are_listed_with_page_chapter_and_metric():
     lines = str(error.value).splitlines()
     assert len(lines) == 4
     assert all(line.startswith("book/page.md: {{") for line in lines)
-    assert "chapter 'memorization' has no metric 'gian'; did you mean 'gain'?" in lines[0]
+    assert "chapter 'memorization': no metric 'gian'; did you mean 'gain'?" in lines[0]
     assert "no result of chapter 'hybrid'" in lines[1]
     assert "no field 'valeu'; did you mean 'value'?" in lines[2]
     assert "no block 'blok'; did you mean 'block'?" in lines[3]
@@ -344,11 +348,9 @@ def test_numbers_that_a_run_may_lack_are_in_the_published_one():
     """A misspelt name with a question mark would never be missed."""
     named = 0
     for page in (ROOT / "book").glob("*.md"):
-        for reference in numbers.REFERENCE.findall(page.read_text(encoding="utf-8")):
-            if reference.endswith("?"):
-                chapter, metric = reference.removesuffix("?").split(".")[:2]
-                found = json.loads((ROOT / "published" / chapter / "result.json").read_text(encoding="utf-8"))
-                assert metric in found["metrics"], reference
+        for chapter, selector, _, optional in numbers.REFERENCE.findall(page.read_text(encoding="utf-8")):
+            if optional:
+                store.load(ROOT / "published" / chapter).finding(selector)
                 named += 1
     assert named
 
@@ -360,6 +362,16 @@ def test_information_names_profile_data_device_seeds_commit_and_seconds():
     row = pages.statistics({"memorization": result()})
     assert "| {doc}`/notebooks/memorization` | demo | digits | CPU, 2 threads | 0, 1 | 12 s |" in row
     assert "2.14.1" in pages.versions({"memorization": result()})
+
+
+def test_a_page_names_all_seeds_of_its_run():
+    found = result()
+    found.parameters.update(seeds=[10, 11], calibration_seeds=[0], seeds_dit=[13])
+    assert pages.seeds(found) == "10, 11 (calibration 0; dit 13)"
+    found.parameters.clear()
+    assert pages.seeds(found) == "fixed"
+    found.parameters["seed"] = 3
+    assert pages.seeds(found) == "3"
 
 
 def test_docstrings_become_safe_markup():
@@ -400,12 +412,13 @@ def test_a_changed_parameter_is_shown_under_the_first_ones(root, tmp_path, chapt
 
 
 def test_a_deleted_result_or_metric_stops_the_book(root, tmp_path, chapters):
-    del chapters["hybrid"].result.metrics["flip_ratio"]
-    with pytest.raises(SpikinessError, match="claim 'hybrid-flip': chapter 'hybrid' has no metric 'flip_ratio'"):
+    result = chapters["hybrid"].result
+    result.findings[:] = [finding for finding in result.findings if finding["name"] != "flip_ratio"]
+    with pytest.raises(SpikinessError, match="claim 'hybrid-flip': chapter 'hybrid': no metric 'flip_ratio'"):
         staged(root, tmp_path, chapters)
     (root / "book" / "claims.yaml").write_text("{}")
     with pytest.raises(
-        SpikinessError, match=r"book/discussion.md: \{\{ hybrid.flip_ratio \}\}: chapter 'hybrid' has no"
+        SpikinessError, match=r"book/discussion.md: \{\{ hybrid.flip_ratio \}\}: chapter 'hybrid': no metric"
     ):
         staged(root, tmp_path, chapters)
     del chapters["hybrid"]

@@ -21,7 +21,7 @@ from spikiness_book.engine.sweeps import driver, machine, table
 
 RUNS, SLOW = 24, 7
 CELLS = [
-    "import time\nfrom pathlib import Path\nfrom spikiness import runs",
+    "import time\nfrom pathlib import Path\nfrom spikiness_book.engine import runs",
     'n: int = 1  # a number\nslow: int = 0  # the run to sleep once\ntried: str = ""  # it leaves this file',
     'run = runs.begin("nap", globals())',
     "if n == slow and not Path(tried).exists():\n    Path(tried).touch()\n    time.sleep(600)",

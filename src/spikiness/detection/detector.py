@@ -203,8 +203,8 @@ class Detector:
             "open": self.open, "threshold": self.threshold, "draws": self.draws, "seed": self.seed,
             "allow_unit": self.allow_unit, "record": self.record,
         }  # fmt: skip
-        text = files.canonical(content)
-        files.write_bytes(Path(path), files.canonical({"sha256": files.sha256(text.encode()), **content}).encode())
+        text = files.as_text(content)
+        files.write_bytes(Path(path), files.as_text({"sha256": files.sha256(text.encode()), **content}).encode())
 
     @classmethod
     def load(cls, path: Path | str, model: nn.Module, *, transfer: bool = False) -> "Detector":
@@ -324,7 +324,7 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_bytes())
         claimed = content.pop("sha256")
-        whole = files.sha256(files.canonical(content).encode()) == claimed
+        whole = files.sha256(files.as_text(content).encode()) == claimed
     except FileNotFoundError:
         raise SpikinessError(f"{path} is not there: save(path) writes a detector") from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:

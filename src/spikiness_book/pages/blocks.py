@@ -63,9 +63,14 @@ def data(result: Result) -> str:
 
 
 def seeds(result: Result) -> str:
-    """The seeds that a run names in its parameters."""
-    found = result.parameters.get("seeds", result.parameters.get("seed", "fixed"))
-    return ", ".join(map(str, found)) if isinstance(found, list) else str(found)
+    """All seeds that a run names in its parameters, those it reports first: "10, 11 (calibration 0; dit 13)"."""
+    given = {name: value for name, value in result.parameters.items() if name == "seed" or "seeds" in name.split("_")}
+    if not given:
+        return "fixed"
+    listed = {name: ", ".join(map(str, value if isinstance(value, list) else [value])) for name, value in given.items()}
+    first = listed.pop("seeds", None) or listed.pop("seed", "")
+    others = [f"{name.replace('seeds', '').strip('_').replace('_', ' ')} {text}" for name, text in listed.items()]
+    return f"{first} ({'; '.join(others)})" if others and first else first or "; ".join(others)
 
 
 def device(environment: Mapping[str, Any]) -> str:

@@ -10,6 +10,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from spikiness.errors import SpikinessError
+from spikiness_book.engine.runs import findings
 from spikiness_book.engine.runs.store import Result
 from spikiness_book.pages import numbers
 
@@ -200,8 +201,10 @@ def _measured(row: Verdict, results: Mapping[str, Result]) -> list[str]:
     return [*paragraphs, f"{{doc}}`/notebooks/{row.claim.chapter}`, profile {results[row.claim.chapter].profile}"]
 
 
-def _words(name: str) -> str:
-    return name.replace("_", " ").replace("auroc", "AUROC").replace("psnr", "PSNR")
+def _words(selector: str) -> str:
+    name, labels = findings.parse(selector)
+    words = name.replace("_", " ").replace("auroc", "AUROC").replace("psnr", "PSNR")
+    return f"{words} ({', '.join(f'{key} {value}' for key, value in labels.items())})" if labels else words
 
 
 def _signs(rule: str) -> str:

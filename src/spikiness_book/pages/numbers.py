@@ -5,18 +5,20 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from spikiness.errors import SpikinessError, suggest
+from spikiness_book.engine.runs import findings
 from spikiness_book.engine.runs.store import Result
 
-REFERENCE = re.compile(r"\{\{\s*([A-Za-z][\w-]*(?:\.[\w-]+)*\??)\s*\}\}")
+# {{ block }}, {{ chapter.metric }}, {{ chapter.metric[label=value].field }}, with ? at its end where it may be missing
+REFERENCE = re.compile(r"\{\{\s*([A-Za-z][\w-]*)(?:\.([\w-]+(?:\[[^\[\]{}]*\])?)(?:\.(\w+))?(\?)?)?\s*\}\}")
 SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def number(value: float) -> str:
     """A number for readers: three digits, four close to one (0.9987), no exponent where plain digits do."""
     value = float(value)
-    if value == 0 or 0.001 <= abs(value) < 1000:
+    if value == 0 or 0.001 <= abs(value) < 999.5:
         return f"{value:.4g}" if 0.9 <= abs(value) < 1 else f"{value:.3g}"
-    if 1000 <= abs(value) < 1e7:
+    if 999.5 <= abs(value) < 1e7:
         return f"{value:,.0f}"
     mantissa, exponent = f"{value:.2e}".split("e")
     return f"{mantissa} × 10{str(int(exponent)).translate(SUPERSCRIPTS)}"
@@ -36,13 +38,15 @@ def interval(metric: Mapping[str, Any]) -> str:
 
 
 def full(metric: Mapping[str, Any]) -> str:
-    """The value with its interval: `0.995 (95 % interval 0.991 to 0.998)`."""
-    return plain(metric) if metric.get("interval") is None else f"{plain(metric)} (95 % interval {interval(metric)})"
+    """The value with its interval: `0.995 (95 % interval 0.991 to 0.998)`, or its range."""
+    if metric.get("interval") is None:
+        return plain(metric)
+    return f"{plain(metric)} ({findings.kind_of_interval(metric)} {interval(metric)})"
 
 
 def percent(metric: Mapping[str, Any]) -> str:
     """A fraction as a percentage, with its interval."""
-    scaled = {"value": 100 * metric["value"], "unit": "%", "interval": None}
+    scaled = {**metric, "value": 100 * metric["value"], "unit": "%"}
     if metric.get("interval") is not None:
         scaled["interval"] = [100 * end for end in metric["interval"]]
     return full(scaled)
@@ -60,6 +64,7 @@ def count(metric: Mapping[str, Any]) -> str:
 
 
 FIELDS: dict[str, Callable[[Mapping[str, Any]], str]] = {
+    "full": full,
     "value": plain,
     "interval": interval,
     "percent": percent,
@@ -77,8 +82,9 @@ def substitute(text: str, page: str, results: Mapping[str, Result], blocks: Mapp
 
     Args:
         text: Markdown. `{{ chapter.metric }}` is the value with its interval, `{{ chapter.metric.FIELD }}` one of
-            FIELDS, `{{ name }}` one of `blocks`. With a question mark at its end a metric that the run does not have,
-            since it looked at other kinds of network or data, reads "not in this run".
+            FIELDS, `{{ chapter.metric[label=value] }}` the metric with these labels, `{{ name }}` one of `blocks`.
+            With a question mark at its end a metric that the run does not have, since it looked at other kinds of
+            network or data, reads "not in this run".
         page: name of the page, for errors.
         results: one verified result per chapter.
         blocks: generated Markdown by name.
@@ -90,7 +96,7 @@ def substitute(text: str, page: str, results: Mapping[str, Result], blocks: Mapp
 
     def value(match: re.Match[str]) -> str:
         try:
-            return _value(match[1], results, blocks, skipped)
+            return _value(match, results, blocks, skipped)
         except SpikinessError as error:
             missing.append(f"{page}: {match[0]}: {error}")
             return match[0]
@@ -101,31 +107,32 @@ def substitute(text: str, page: str, results: Mapping[str, Result], blocks: Mapp
     return filled
 
 
-def _value(reference: str, results: Mapping[str, Result], blocks: Mapping[str, str], skipped) -> str:
-    chapter, _, rest = reference.partition(".")
-    if not rest:
+def _value(match: re.Match[str], results: Mapping[str, Result], blocks: Mapping[str, str], skipped) -> str:
+    chapter, selector, field, optional = match.groups()
+    if selector is None:
         if chapter not in blocks:
             raise SpikinessError(f"no block {chapter!r}{suggest(chapter, blocks)} (there are {', '.join(blocks)})")
         return blocks[chapter]
     if chapter in skipped:
         return "(not run here)"
-    name, _, field = rest.removesuffix("?").partition(".")
-    if rest.endswith("?") and chapter in results and name not in results[chapter].metrics:
-        return "(not in this run)"
-    metric = lookup(results, chapter, name)
-    if not field:
-        return full(metric)
-    if field not in FIELDS:
+    if field and field not in FIELDS:
         raise SpikinessError(f"no field {field!r}{suggest(field, FIELDS)} (there are {', '.join(FIELDS)})")
-    return FIELDS[field](metric)
+    if optional and chapter in results and not _has(results[chapter], selector):
+        return "(not in this run)"
+    return FIELDS[field or "full"](lookup(results, chapter, selector))
 
 
-def lookup(results: Mapping[str, Result], chapter: str, name: str) -> dict[str, Any]:
-    """One metric of one chapter; `SpikinessError` that names both, and the nearest, where it is missing."""
+def _has(result: Result, selector: str) -> bool:
+    name, labels = findings.parse(selector)
+    return any(f["name"] == name and labels.items() <= {k: str(v) for k, v in f["labels"].items()}.items()
+               for f in result.findings)  # fmt: skip
+
+
+def lookup(results: Mapping[str, Result], chapter: str, selector: str) -> dict[str, Any]:
+    """One finding of one chapter; `SpikinessError` that names both, and the nearest, where it is missing."""
     if chapter not in results:
         raise SpikinessError(f"no result of chapter {chapter!r}{suggest(chapter, results)}")
-    metrics = results[chapter].metrics
-    if name not in metrics:
-        known = ", ".join(metrics) or "none"
-        raise SpikinessError(f"chapter {chapter!r} has no metric {name!r}{suggest(name, metrics)} (it has {known})")
-    return metrics[name]
+    try:
+        return findings.select(results[chapter].findings, selector)
+    except SpikinessError as error:
+        raise SpikinessError(f"chapter {chapter!r}: {error}") from None

@@ -123,7 +123,7 @@ def _chapter(root: Path, chapter: Chapter) -> str:
     page.cells[0].source = "\n\n".join([heading, pages.information(chapter), *pages.warnings(chapter), rest.strip()])
     for cell in page.cells:
         tags = cell.metadata.get("tags", [])
-        if cell.cell_type == "code" and not HIDDEN & set(tags):
+        if cell.cell_type == "code" and not HIDDEN & set(tags) and not notebooks.aside(cell):
             cell.metadata["tags"] = [*tags, "hide-input"]
     return nbformat.writes(page)
 

@@ -1,22 +1,22 @@
 """What a chapter's notebook calls: begin after its parameters cell, record, and finish in its last cell.
 
     run = runs.begin("memorization", globals())
-    run.metric("gain_error", 0.0014, interval=(0.001, 0.002), n=5)
+    run.metric("gain_error", 0.0014, interval=(0.001, 0.002), over="images", n=5, subset="separable")
     run.figure(fig, "columns", data=frame)
-    run.say("The worst gain is off by {gain_error:.2%}.")
+    run.say("The worst gain is off by {gain_error[subset=separable]:.2%}.")
     run.finish()
 
 `finish` writes two files beside the artefacts. `result.json` is compared between machines and holds no time and no
-version: chapter, profile, id, parameters, inputs, metrics (name -> value, interval, unit, n, seeds, tolerance) and the
-sha256 of every artefact. `environment.json` is not compared: versions, threads, device, commit, seconds, timings.
+version: chapter, profile, id, parameters, inputs, findings (see `findings`) and the sha256 of every artefact.
+`environment.json` is not compared: versions, threads, device, commit, seconds, timings.
 """
 
 import ast
 import io
-import math
 import os
 import platform
 import re
+import string
 import subprocess
 import sys
 import time
@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from spikiness.errors import SpikinessError, suggest
-from spikiness_book.engine.runs import devices, parameters, store
+from spikiness_book.engine.runs import devices, findings, parameters, store
 
 PACKAGES = ("spikiness", "torch", "torchvision", "numpy", "scikit-learn", "pandas", "matplotlib")
 
@@ -114,8 +114,8 @@ class Run:
         self.profile: str = request["profile"]
         self.parameters: dict[str, Any] = dict(request["parameters"])
         self._request = request
-        self._metrics: dict[str, dict[str, Any]] = {}
-        self._timings: dict[str, float] = {}
+        self._findings: list[findings.Finding] = []
+        self._timings: list[findings.Finding] = []
         self._artefacts: dict[str, str] = {}
         self._started = time.monotonic()
         self._finished = False
@@ -125,44 +125,57 @@ class Run:
         name: str,
         value: float,
         interval: Sequence[float] | None = None,
+        *,
+        level: float | None = 0.95,
+        over: str = "",
         unit: str = "",
         n: int | None = None,
         seeds: Sequence[int] | int | None = None,
         tolerance: float | None = None,
+        **labels: Any,
     ) -> None:
-        """Record one number under a name of a-z, 0-9 and _: `interval` is its 95 % one, `n` what it was taken over.
+        """Record one number under a name of a-z, 0-9 and _; `labels` say what it is of: `kind="unet:digits"`.
 
-        `tolerance` is the absolute difference at which a rerun still agrees; without it the intervals must overlap,
-        and without those the values may differ by a thousandth. Raises `SpikinessError` for a value that is not finite.
+        `interval` is (low, high) of `level` (None: a range) and `over` what it resamples, "images" or "networks"; a
+        `statistics.Interval` says both itself. `n` is how many things the value was taken over. `tolerance` is the
+        absolute difference at which a rerun still agrees; without it, it comes from the width of the interval, and
+        without that it is a thousandth of the value. Raises `SpikinessError` for a value that is not finite, for
+        name and labels that are there already, and for other labels than the last finding of this name had.
         """
         self._open()
-        if not re.fullmatch(r"[a-z][a-z0-9_]{0,63}", name):
-            raise SpikinessError(
-                f"metric {name!r}: use a-z, 0-9 and _, starting with a letter: prose refers to it by name"
-            )
-        if name in self._metrics or name in self._timings or name in self.parameters:
-            what = "a parameter" if name in self.parameters else "recorded already"
-            raise SpikinessError(f"metric {name!r} is {what}: choose another name")
-        low_high = None if interval is None else [_number(f"{name}'s interval", end) for end in interval]
-        if low_high is not None and (len(low_high) != 2 or low_high[0] > low_high[1]):
-            raise SpikinessError(f"metric {name!r}: an interval is (low, high), got {interval!r}")
-        if tolerance is not None and _number(f"{name}'s tolerance", tolerance) < 0:
-            raise SpikinessError(f"metric {name!r}: tolerance must be at least 0, got {tolerance!r}")
-        self._metrics[name] = {
-            "value": _number(name, value),
-            "interval": low_high,
-            "unit": unit,
-            "n": None if n is None else int(n),
-            "seeds": int(seeds) if isinstance(seeds, int) else None if seeds is None else [int(seed) for seed in seeds],
-            "tolerance": None if tolerance is None else float(tolerance),
-        }
+        finding = findings.make(
+            name, value, interval, labels=labels, level=level, over=over, unit=unit, n=n, seeds=seeds,
+            tolerance=tolerance,
+        )  # fmt: skip
+        self._check_name(name)
+        findings.check_new(finding, self._findings + self._timings)
+        self._findings.append(finding)
 
-    def timing(self, name: str, milliseconds: float) -> None:
+    def metrics(self, rows: Any, name: str, value: str, by: Sequence[str], **given: Any) -> None:
+        """Record one finding per row of a table: `value` and the labels `by` name its columns.
+
+        Columns `VALUE_low` and `VALUE_high` are the interval, where there are such; `given` goes to every row, and
+        the name of a column given for `n` is that of each row's.
+        """
+        n = given.pop("n", None)
+        for row in rows.to_dict("records"):
+            ends = None
+            if f"{value}_low" in row:
+                ends = (row[f"{value}_low"], row[f"{value}_high"])
+            labels = {key: row[key] for key in by}
+            self.metric(name, row[value], ends, n=row[n] if isinstance(n, str) else n, **labels, **given)
+
+    def timing(self, name: str, milliseconds: float, **labels: Any) -> None:
         """Record how long something takes, for prose: it goes to `environment.json` and is never compared."""
         self._open()
-        if name in self._metrics or name in self._timings or name in self.parameters:
-            raise SpikinessError(f"timing {name!r} is taken: choose another name")
-        self._timings[name] = _number(name, milliseconds)
+        self._check_name(name)
+        timing = findings.make(name, milliseconds, labels=labels, unit="ms")
+        findings.check_new(timing, self._findings + self._timings)
+        self._timings.append(timing)
+
+    def _check_name(self, name: str) -> None:
+        if name in self.parameters:
+            raise SpikinessError(f"metric {name!r} is a parameter: choose another name")
 
     def figure(self, fig: Any, name: str, data: Any) -> None:
         """Keep a matplotlib figure as `name.png` (twice its resolution) and what it shows, `data`, as `name.csv`."""
@@ -187,22 +200,16 @@ class Run:
         np.savez(file, values=plain)
         self._keep(name, ".npz", file.getvalue())
 
-    def say(self, text: str) -> None:
+    def say(self, text: str, **labels: Any) -> None:
         """Show a paragraph of Markdown whose numbers come from the run: `"off by {gain_error:.2%} at n = {n}"`.
 
-        Fields are metrics recorded so far (`x`, and `x_low`, `x_high` where it has an interval), timings, parameters;
-        braces of formulas are doubled. Raises `SpikinessError` for a field that is none of these.
+        Fields are findings and timings recorded so far, and parameters. A finding is selected by its labels,
+        `{auroc[kind=unet:digits]:.3f}`, or by those given here: `run.say("{kind}: {auroc:.3f}", kind=kind)`.
+        `{x.low}` and `{x.high}` are the ends of its interval; braces of formulas are doubled. Raises
+        `SpikinessError` for a field that is none of these, or that several findings match.
         """
-        fields: dict[str, Any] = {**self.parameters, **self._timings}
-        for name, metric in self._metrics.items():
-            fields[name] = metric["value"]
-            if metric["interval"] is not None:
-                fields[f"{name}_low"], fields[f"{name}_high"] = metric["interval"]
-        try:
-            shown = text.format(**fields)
-        except (KeyError, IndexError) as error:
-            name = str(error.args[0])
-            raise SpikinessError(f"no metric or parameter {name!r} recorded so far{suggest(name, fields)}") from None
+        fields = _Fields({**self.parameters, **labels}, self._findings + self._timings, labels)
+        shown = fields.format(text)
         try:
             from IPython.display import Markdown, display
         except ImportError:
@@ -211,25 +218,28 @@ class Run:
             display(Markdown(shown))
 
     def finish(self) -> Any:
-        """Write `result.json`, last and whole; returns the metrics as a DataFrame to show."""
+        """Write `result.json`, last and whole; returns the findings as a DataFrame to show."""
         self._open()
         taken = environment(time.monotonic() - self._started)
         torch = sys.modules.get("torch")
         if self._request["inputs"].get("device") == devices.CUDA and torch and not torch.cuda.is_available():
             raise SpikinessError(f"{self.chapter} was planned for a GPU, but ran without: see that torch finds it here")
-        store.write_json(self.folder / "environment.json", {**taken, "timings_ms": self._timings})
+        store.write_json(
+            self.folder / "environment.json",
+            {**taken, "timings_ms": {findings.title(t): t["value"] for t in self._timings}},
+        )
         store.write_json(
             self.folder / "result.json",
             {
                 "format": store.FORMAT,
                 "chapter": self.chapter,
                 **{key: self._request[key] for key in ("profile", "id", "parameters", "inputs")},
-                "metrics": self._metrics,
+                "findings": self._findings,
                 "artefacts": self._artefacts,
             },
         )
         self._finished = True
-        return store.metrics_table(self._metrics)
+        return findings.table(self._findings)
 
     def _open(self) -> None:
         if self._finished:
@@ -244,16 +254,28 @@ class Run:
         self._artefacts[file] = store.sha256(data)
 
 
-def _number(name: str, value: Any) -> float | int:
-    """A plain finite number from a Python, numpy or torch one."""
-    try:
-        plain = value.item() if hasattr(value, "item") else value
-        number = int(plain) if isinstance(plain, int) else float(plain)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise SpikinessError(f"{name} must be one number, got {value!r}") from error
-    if not math.isfinite(number):
-        raise SpikinessError(f"{name} must be finite, got {value!r}")
-    return number
+class _Fields(string.Formatter):
+    """Fields of a sentence: plain values by name, and findings by selector."""
+
+    _FIELD = re.compile(r"(\w+)(\[[^\]]*\])?(?:\.(low|high))?")
+
+    def __init__(self, plain: Mapping[str, Any], known: Sequence[findings.Finding], context: Mapping[str, Any]) -> None:
+        self.plain, self.known, self.context = plain, known, context
+
+    def get_field(self, field_name: str, args: Any, kwargs: Any) -> tuple[Any, str]:
+        match = self._FIELD.fullmatch(field_name)
+        if match is None:
+            raise SpikinessError(f"field {{{field_name}}}: write a name, name[label=value], or name.low")
+        name, labels, end = match.groups()
+        if name in self.plain and not labels and not end:
+            return self.plain[name], name
+        if name not in {finding["name"] for finding in self.known}:
+            names = [*self.plain, *(finding["name"] for finding in self.known)]
+            raise SpikinessError(f"no metric or parameter {name!r} recorded so far{suggest(name, names)}")
+        finding = findings.select(self.known, name + (labels or ""), self.context)
+        if end and finding["interval"] is None:
+            raise SpikinessError(f"{findings.title(finding)} has no interval: {{{field_name}}} is not there")
+        return (finding["interval"][end == "high"] if end else finding["value"]), name
 
 
 def _frame(name: str, data: Any) -> Any:

@@ -1,46 +1,50 @@
-"""Whether a rerun agrees with another result: each metric within its tolerance."""
+"""Whether a rerun agrees with another result: each finding within its tolerance."""
 
 from typing import Any
 
+from spikiness_book.engine.runs import findings
 from spikiness_book.engine.runs.store import Result
 
-RELATIVE = 1e-3  # where a metric has neither a tolerance nor an interval
+RELATIVE = 1e-3  # of the value: the least that may differ, where no tolerance says otherwise
+# Two estimates of one quantity, each with a 95 % interval of width w, differ by less than w / sqrt(2) in 19 of 20
+# pairs: their difference has sqrt(2) times the standard error of each, and w is twice 1.96 times that.
+SHARE = 0.5**0.5
 
 
-def agreement(mine: Result, other: Result) -> Any:
-    """Compare two results metric by metric; a DataFrame with columns metric, mine, other, allowed and agrees (bool).
+def agreement(rerun: Result, reference: Result) -> Any:
+    """Compare two results finding by finding; a DataFrame of metric, rerun, reference, allowed and agrees (bool).
 
-    A metric agrees where the values differ by no more than the other's tolerance (an absolute difference); without one,
-    where the intervals overlap; without those, where they differ by a thousandth of the larger. One that only one of
-    the two results has does not agree.
+    A finding agrees where the values differ by no more than the reference's tolerance (an absolute difference);
+    without one, by no more than follows from the wider of the two intervals; without those, by a thousandth of the
+    larger value. One that only one of the two results has does not agree.
     """
     import pandas as pd
 
-    rows = [
-        {"metric": name, **_row(mine.metrics.get(name), other.metrics.get(name))}
-        for name in dict.fromkeys([*other.metrics, *mine.metrics])
-    ]
-    return pd.DataFrame(rows, columns=["metric", "mine", "other", "allowed", "agrees"])
+    ours, theirs = ({findings.title(f): f for f in result.findings} for result in (rerun, reference))
+    rows = [{"metric": name, **_row(ours.get(name), theirs.get(name))} for name in dict.fromkeys([*theirs, *ours])]
+    return pd.DataFrame(rows, columns=["metric", "rerun", "reference", "allowed", "agrees"])
 
 
-def differences(mine: Result, other: Result) -> list[str]:
+def differences(rerun: Result, reference: Result) -> list[str]:
     """The parameters in which two results differ, "n: 10 and 5" each: then the numbers may differ."""
-    names = dict.fromkeys([*other.parameters, *mine.parameters])
-    pairs = {name: (mine.parameters.get(name), other.parameters.get(name)) for name in names}
+    names = dict.fromkeys([*reference.parameters, *rerun.parameters])
+    pairs = {name: (rerun.parameters.get(name), reference.parameters.get(name)) for name in names}
     return [f"{name}: {a!r} and {b!r}" for name, (a, b) in pairs.items() if a != b]
 
 
-def _row(mine: dict[str, Any] | None, other: dict[str, Any] | None) -> dict[str, Any]:
-    if mine is None or other is None:
-        values = {"mine": mine and mine["value"], "other": other and other["value"]}
+def tolerance(rerun: findings.Finding, reference: findings.Finding) -> float:
+    """The largest difference of the two values at which they agree."""
+    for finding in (reference, rerun):
+        if finding["tolerance"] is not None:
+            return finding["tolerance"]
+    widths = [high - low for low, high in filter(None, (rerun["interval"], reference["interval"]))]
+    least = RELATIVE * max(abs(rerun["value"]), abs(reference["value"]))
+    return max([SHARE * max(widths), least] if widths else [least])
+
+
+def _row(rerun: findings.Finding | None, reference: findings.Finding | None) -> dict[str, Any]:
+    if rerun is None or reference is None:
+        values = {"rerun": rerun and rerun["value"], "reference": reference and reference["value"]}
         return {**values, "allowed": "missing", "agrees": False}
-    a, b = mine["value"], other["value"]
-    tolerance = other["tolerance"] if other["tolerance"] is not None else mine["tolerance"]
-    if tolerance is not None:
-        allowed, agrees = f"within {tolerance:g}", abs(a - b) <= tolerance
-    elif mine["interval"] or other["interval"]:
-        (low, high), (other_low, other_high) = mine["interval"] or (a, a), other["interval"] or (b, b)
-        allowed, agrees = "intervals overlap", max(low, other_low) <= min(high, other_high)
-    else:
-        allowed, agrees = f"within {RELATIVE:.1%}", abs(a - b) <= RELATIVE * max(abs(a), abs(b))
-    return {"mine": a, "other": b, "allowed": allowed, "agrees": bool(agrees)}
+    a, b, allowed = rerun["value"], reference["value"], tolerance(rerun, reference)
+    return {"rerun": a, "reference": b, "allowed": f"within {allowed:.3g}", "agrees": bool(abs(a - b) <= allowed)}

@@ -56,8 +56,12 @@ def function_digest(module: str, name: str) -> str:
 
 def file_digest(path: Path) -> str:
     """The same for one file outside our packages, which counts whole."""
-    module, graph = _parse(path, PACKAGES[0]), _graph()
-    return _digest([graph.content(part.skeleton, module) for part in module.parts])
+    try:
+        tree = ast.parse(path.read_bytes())
+    except (OSError, SyntaxError) as error:
+        raise SpikinessError(f"cannot read the code of {path}: {error}") from error
+    code, references = _outside([documented(tree, tree.body)])
+    return _digest([code, code_digest(references)])
 
 
 def reach(references: Iterable[Reference]) -> list[Reference]:
@@ -109,7 +113,7 @@ class Module:
         return sorted({name for part in self.parts for name in part.binds})
 
 
-def _parse(path: Path, package: str, name: str = "") -> Module:
+def _parse(path: Path, package: str, name: str) -> Module:
     try:
         return _parsed(path.read_bytes(), package, name)
     except (OSError, SyntaxError) as error:
@@ -298,7 +302,8 @@ def _module_file(name: str) -> Path:
 # ---- chapters
 
 
-NOT_RUN = {"parameters", "do-it-yourself"}  # tags of cells that do not count
+DO_IT_YOURSELF = "do-it-yourself"
+NOT_RUN = {"parameters", DO_IT_YOURSELF}  # tags of cells that do not count
 
 
 def notebook_code(notebook: Any) -> tuple[str, list[Reference]]:
@@ -311,22 +316,26 @@ def notebook_code(notebook: Any) -> tuple[str, list[Reference]]:
     parsed = [
         cell_code(cell.source) for cell in notebook.cells if cell.cell_type == "code" and not NOT_RUN & set(_tags(cell))
     ]
-    statements = [node for tree in parsed if not isinstance(tree, str) for node in tree.body]
+    code, references = _outside([[] if isinstance(tree, str) else tree.body for tree in parsed])
+    return _digest([code, [tree for tree in parsed if isinstance(tree, str)]]), references
+
+
+def _outside(bodies: Sequence[Sequence[ast.stmt]]) -> tuple[Any, list[Reference]]:
+    """Code that lies outside our packages, reduced, where every name that it gives counts; and all its references into
+    them, in order."""
     imports: dict[str, Target] = {}
-    for node in statements:
+    for node in (node for body in bodies for node in body):
         if isinstance(node, ast.Import | ast.ImportFrom):
             imports |= bindings(node, "")
     around, graph = Surroundings("", _inside, imports, frozenset(), keeps_names=True), _graph()
     here = Module("", (), {name: target for name, target in imports.items() if _inside(target)})
     code, references = [], []
-    for tree in parsed:
-        body = [] if isinstance(tree, str) else [n for n in tree.body if not isinstance(n, ast.Import | ast.ImportFrom)]
-        reduced = [skeleton(node, around) for node in body]
+    for body in bodies:
+        reduced = [skeleton(node, around) for node in body if not isinstance(node, ast.Import | ast.ImportFrom)]
         followed = [[graph.follow(*mention, here) for mention in one.mentions.items()] for one in reduced]
-        own = [[one.tree, [rest for _, rest in found]] for one, found in zip(reduced, followed, strict=True)]
-        code.append(tree if isinstance(tree, str) else own)
+        code.append([[one.tree, [rest for _, rest in found]] for one, found in zip(reduced, followed, strict=True)])
         references += [reference for found in followed for reference, _ in found]
-    return _digest(code), references
+    return code, references
 
 
 def _tags(cell: Any) -> list[str]:

@@ -253,16 +253,21 @@ def states(chapter: str, notebooks: Path | None = None) -> dict[str, store.State
     return states
 
 
+def aside(cell: Any) -> bool:
+    """Whether a cell is for who reads a chapter, tagged `do-it-yourself`, and not part of its runs."""
+    return digests.DO_IT_YOURSELF in cell.metadata.get("tags", [])
+
+
 def page(template: Any, executed: Any) -> Any:
     """A notebook to publish: today's prose and captions (`template`) with the outputs of a run (`executed`).
 
-    Prose is not part of a run's id, so the run may have been made with older prose. Raises `SpikinessError` where the
-    two do not have the same code cells.
+    Prose is not part of a run's id, so the run may have been made with older prose. Cells that a run leaves out stay
+    without outputs. Raises `SpikinessError` where the two do not have the same code cells.
     """
     result, ran = copy.deepcopy(template), [cell for cell in executed.cells if cell.cell_type == "code"]
     injected = [cell for cell in ran if "injected-parameters" in cell.metadata.get("tags", [])]
     ran = [cell for cell in ran if cell not in injected]
-    cells = [cell for cell in result.cells if cell.cell_type == "code"]
+    cells = [cell for cell in result.cells if cell.cell_type == "code" and not aside(cell)]
     if len(ran) != len(cells):
         raise SpikinessError(f"the run has {len(ran)} code cells and the notebook {len(cells)}: run the chapter again")
     for cell, done in zip(cells, ran, strict=True):

@@ -12,7 +12,7 @@ from typing import Any
 
 from spikiness.errors import RunFailed, SpikinessError
 from spikiness_book.engine.runs import devices, locks, processes, store
-from spikiness_book.engine.runs.notebook import Plan, resolve
+from spikiness_book.engine.runs.notebook import Plan, aside, resolve
 
 WALL_LIMIT = 3 * 3600  # seconds; a paper-scale chapter may take an hour on two cores
 PATIENCE = 5  # seconds an interrupted notebook has to write down where it was
@@ -100,6 +100,7 @@ def _prepare(task: Plan, work: Path) -> None:
     work.mkdir(parents=True)
     store.write_json(work / "request.json", task.request())
     notebook = nbformat.from_dict(task.source.notebook)
+    notebook.cells = [cell for cell in notebook.cells if not aside(cell)]
     if task.changed:
         notebook.metadata["papermill"] = {}
         comment = "This run's parameters, in place of those above"

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from spikiness.errors import CorruptArtifact, RunFailed, SpikinessError, suggest
 from spikiness.files import canonical, check_file, read_json, sha256, sync_folder, write_bytes, write_json
-from spikiness_book.engine.runs import locks
+from spikiness_book.engine.runs import findings, locks
 
 __all__ = [
     "canonical",
@@ -25,7 +25,7 @@ __all__ = [
 ]  # from here too
 
 PROFILES = ("smoke", "demo", "paper")
-FORMAT = 1  # of result.json; part of every run's id, so that an old format is never read as a new one
+FORMAT = 2  # of result.json; part of every run's id, so that an old format is never read as a new one
 
 _SLUG = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?")  # not file names on Windows
@@ -101,7 +101,7 @@ def lock(folder: Path) -> Path:
 class Result:
     """One verified result: what `result.json` says, what it ran on (`environment`), and the folder that holds it.
 
-    `metrics` maps a name to {value, interval, unit, n, seeds, tolerance}, in the order they were recorded;
+    `findings` is the list of what was measured, in the order it was recorded (see `findings`);
     `artefacts` maps a file name in `folder` to its sha256; `inputs` holds what the run's id was made from.
     """
 
@@ -110,7 +110,7 @@ class Result:
     id: str | None
     parameters: dict[str, Any]
     inputs: dict[str, Any]
-    metrics: dict[str, dict[str, Any]]
+    findings: list[dict[str, Any]]
     artefacts: dict[str, str]
     environment: dict[str, Any]
     folder: Path
@@ -119,27 +119,20 @@ class Result:
     def notebook(self) -> Path:
         return self.folder / "executed.ipynb"
 
-    def value(self, name: str) -> float:
-        """The value of one metric; an error with the nearest name where there is none."""
-        if name not in self.metrics:
-            raise RunFailed(f"{self.chapter} recorded no metric {name!r}{suggest(name, self.metrics)}")
-        return self.metrics[name]["value"]
+    def finding(self, selector: str) -> dict[str, Any]:
+        """The one finding that a text such as `auroc[method=paper]` selects; an error that names the chapter else."""
+        try:
+            return findings.select(self.findings, selector)
+        except SpikinessError as error:
+            raise RunFailed(f"{self.chapter}: {error}") from None
+
+    def value(self, selector: str) -> float:
+        """The value of one finding."""
+        return self.finding(selector)["value"]
 
     def table(self) -> Any:
-        """The metrics as a DataFrame, one row each."""
-        return metrics_table(self.metrics)
-
-
-def metrics_table(metrics: dict[str, dict[str, Any]]) -> Any:
-    """Metrics as a DataFrame to show: name, value, interval, unit, n, seeds."""
-    import pandas as pd
-
-    rows = []
-    for name, metric in metrics.items():
-        interval = "" if metric["interval"] is None else "[{:.4g}, {:.4g}]".format(*metric["interval"])
-        shown = {key: "" if metric[key] is None else metric[key] for key in ("unit", "n", "seeds")}
-        rows.append({"metric": name, "value": f"{metric['value']:.6g}", "interval": interval, **shown})
-    return pd.DataFrame(rows, columns=["metric", "value", "interval", "unit", "n", "seeds"])
+        """The findings as a DataFrame, one row each."""
+        return findings.table(self.findings)
 
 
 def load(folder: Path, run_id: str | None = None) -> Result:

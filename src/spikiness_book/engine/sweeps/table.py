@@ -14,7 +14,7 @@ from spikiness_book.engine.runs import store
 from spikiness_book.engine.sweeps import machine, planning
 from spikiness_book.engine.sweeps.planning import Task
 
-COLUMNS = ("run", "metric", "value", "low", "high", "unit", "over")
+COLUMNS = ("run", "metric", "value", "low", "high", "level", "over", "unit", "count")
 
 
 class Tables(NamedTuple):
@@ -29,8 +29,9 @@ class Tables(NamedTuple):
 def collect(tasks: Iterable[Task]) -> Tables:
     """Read the results of the runs that are there.
 
-    `results` has run, the parameters (lists as JSON text), metric, value, low and high (95 %), unit, and over: how
-    many things it was taken over; a parameter of such a name is `parameter_NAME`. `costs` has run, seconds,
+    `results` has run, the parameters (lists as JSON text), metric, its labels as `label_NAME`, value, low and high,
+    their level (none for a range), over: what they resample, unit, and count: how many things the value was taken
+    over; a parameter of such a name is `parameter_NAME`. `costs` has run, seconds,
     training_seconds, device, threads, host and versions.
     Nothing but the small files is read: `verify` checks every artefact.
     """
@@ -47,16 +48,21 @@ def collect(tasks: Iterable[Task]) -> Tables:
             skipped[task.id] = "there is no result" if not task.folder.is_dir() else str(error)
             continue
         parameters = {_column(name): _cell(value) for name, value in content["parameters"].items()}
-        for name, metric in content["metrics"].items():
-            low, high = metric["interval"] or (None, None)
-            row = {"metric": name, "value": float(metric["value"]), "low": low, "high": high}
-            results.append({"run": task.id, **parameters, **row, "unit": metric["unit"], "over": metric["n"]})
+        results += [{"run": task.id, **parameters, **_row(finding)} for finding in content["findings"]]
         costs.append({"run": task.id, **_costs(task, environment)})
     frame = pd.DataFrame(results)
-    for column, kind in (("low", "float64"), ("high", "float64"), ("over", "Int64")):
+    for column, kind in (("low", "float64"), ("high", "float64"), ("level", "float64"), ("count", "Int64")):
         if column in frame:
             frame[column] = frame[column].astype(kind)  # a column of nothing is still one of numbers
     return Tables(frame, pd.DataFrame(costs), skipped)
+
+
+def _row(finding: dict[str, Any]) -> dict[str, Any]:
+    low, high = finding["interval"] or (None, None)
+    labels = {f"label_{name}": value for name, value in finding["labels"].items()}
+    values = {"value": float(finding["value"]), "low": low, "high": high, "level": finding["level"]}
+    return {"metric": finding["name"], **labels, **values, "over": finding["over"], "unit": finding["unit"],
+            "count": finding["n"]}  # fmt: skip
 
 
 def _column(parameter: str) -> str:
