@@ -152,7 +152,9 @@ def test_an_altered_artefact_is_seen_when_asked_and_an_altered_result_always(pla
     assert "t.csv" in planning.status(tasks, verified=True)[0].reason
 
 
-@pytest.mark.parametrize(("change", "says"), [({"format": 2}, "another format"), ({"id": "0" * 16}, "expected the")])
+@pytest.mark.parametrize(
+    ("change", "says"), [({"format": store.FORMAT + 1}, "another format"), ({"id": "0" * 16}, "expected the")]
+)
 def test_the_result_of_another_format_or_run_does_not_count(place, change, says):
     tasks = planned(place, "grid: {n: [1, 2]}")
     for task in tasks:

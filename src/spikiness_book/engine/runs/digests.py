@@ -302,7 +302,7 @@ def _module_file(name: str) -> Path:
 # ---- chapters
 
 
-DO_IT_YOURSELF = "do-it-yourself"  # a tag of cells that readers run, and runs leave out
+DO_IT_YOURSELF = "do-it-yourself"
 NOT_RUN = {"parameters", DO_IT_YOURSELF}  # tags of cells that do not count
 
 

@@ -236,11 +236,6 @@ def find(
     return store.state(resolve(chapter, values, profile, notebooks).folder)
 
 
-def aside(cell: Any) -> bool:
-    """Whether a cell is for who reads a chapter, tagged `do-it-yourself`, and not part of its runs."""
-    return digests.DO_IT_YOURSELF in cell.metadata.get("tags", [])
-
-
 def states(chapter: str, notebooks: Path | None = None) -> dict[str, store.State | SpikinessError]:
     """For each profile the state of the chapter's run, or why there can be none, at a glance: see `store.state`."""
     try:
@@ -253,6 +248,11 @@ def states(chapter: str, notebooks: Path | None = None) -> dict[str, store.State
         except SpikinessError as error:
             states[profile] = error
     return states
+
+
+def aside(cell: Any) -> bool:
+    """Whether a cell is for who reads a chapter, tagged `do-it-yourself`, and not part of its runs."""
+    return digests.DO_IT_YOURSELF in cell.metadata.get("tags", [])
 
 
 def page(template: Any, executed: Any) -> Any:
