@@ -1,5 +1,6 @@
 """Small chapters that the tests of the runner share: one that works, and one for each way to fail."""
 
+import re
 import signal
 from pathlib import Path
 
