@@ -34,7 +34,7 @@ CELLS = [
     'n: int = 1  # a number\nnapping: float = 1.0  # seconds\ndiary: str = ""  # a file',
     'run = runs.begin("nap", globals())',
     "if diary:\n    open(diary, 'a').write(f'start {n}\\n')",
-    "time.sleep(napping)\nrun.metric('twice', 2 * n, interval=(2 * n - 1, 2 * n + 1), n=n)",
+    "time.sleep(napping)\nrun.metric('twice', 2 * n, interval=(2 * n - 1, 2 * n + 1), over='draws', n=n)",
     "run.finish()\nif diary:\n    open(diary, 'a').write(f'end {n}\\n')",
 ]
 

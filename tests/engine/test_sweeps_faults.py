@@ -19,7 +19,11 @@ from spikiness_book.engine.sweeps import table
 
 # Every start and every end of a run leaves a line; `napping` is how long a run takes.
 DIARY = "import os, time\nopen(diary, 'a').write(f'start {n}\\n')\ntime.sleep(napping)"
-CELLS = [DIARY, "run.metric('twice', 2 * n, interval=(2 * n - 1, 2 * n + 1), n=3)", "run.table('t', {'n': [n]})"]
+CELLS = [
+    DIARY,
+    "run.metric('twice', 2 * n, interval=(2 * n - 1, 2 * n + 1), over='draws', n=3)",
+    "run.table('t', {'n': [n]})",
+]
 END = "open(diary, 'a').write(f'end {n}\\n')"
 PARAMETERS = 'n: int = 1  # a number\ndiary: str = ""  # a file\nnapping: float = 0.1  # seconds\n'
 FAULTS = {
