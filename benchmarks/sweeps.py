@@ -34,7 +34,7 @@ CELLS = [
     'n: int = 1  # a number\nnapping: float = 1.0  # seconds\ndiary: str = ""  # a file',
     'run = runs.begin("nap", globals())',
     "if diary:\n    open(diary, 'a').write(f'start {n}\\n')",
-    "time.sleep(napping)\nrun.metric('twice', 2 * n, interval=(2 * n - 1, 2 * n + 1), n=n)",
+    "time.sleep(napping)\nrun.metric('twice', 2 * n, interval=(2 * n - 1, 2 * n + 1), over='draws', n=n)",
     "run.finish()\nif diary:\n    open(diary, 'a').write(f'end {n}\\n')",
 ]
 
@@ -58,9 +58,9 @@ def tasks(folder: Path, runs: int, **fixed) -> list[planning.Task]:
 def overhead(place: Path, runs: int = 16, cores: int = 2) -> None:
     folder = chapters(place)
     start = time.monotonic()
-    standing = driver.drive(tasks(folder, runs), "overhead", cores, notebooks=folder)
+    statuses = driver.drive(tasks(folder, runs), "overhead", cores, notebooks=folder)
     wall = time.monotonic() - start
-    assert all(found.state == "complete" for found in standing)
+    assert all(status.state == "complete" for status in statuses)
     each = wall * cores / runs
     print(f"overhead: {runs} runs of 1 s on {cores} cores took {wall:.1f} s: {each - 1:.1f} s a run beyond its cells")
 

@@ -1,5 +1,6 @@
 """Small chapters that the tests of the runner share: one that works, and one for each way to fail."""
 
+import re
 import signal
 from pathlib import Path
 
@@ -35,7 +36,9 @@ SPAWN = (
 
 def notebook(name: str, cells: list[str], parameters: str = PARAMETERS, finish: bool = True):
     """A chapter that imports, declares, begins, does what `cells` say and finishes."""
-    code = ["from spikiness_book.engine import runs", None, f'run = runs.begin("{name}", globals())', *cells]
+    read = ", ".join(re.findall(r"^(\w+):", parameters, re.MULTILINE))  # a parameter that no cell reads is refused
+    begin = f'run = runs.begin("{name}", globals())\n_ = [{read}]'
+    code = ["from spikiness_book.engine import runs", None, begin, *cells]
     code += ["run.finish()"] if finish else []
     made = [new_markdown_cell(f"# {name}")]
     for source in code:

@@ -2,11 +2,12 @@
 
 import re
 import shutil
+import subprocess
 import sys
 from types import ModuleType
 
 import pytest
-from sample_chapters import working
+from sample_chapters import working, write
 
 from spikiness_book.cli import main
 from spikiness_book.engine import runs
@@ -122,6 +123,51 @@ def test_list(spikiness, result):
     assert code == 0
     assert out.split()[:8] == ["chapter", "smoke", "demo", "paper", "good", "absent", "absent", "absent"]
     assert f"{result.id} good complete" in " ".join(out.split())
+
+
+def test_list_takes_runs_as_they_were_made_and_show_checks_them(spikiness, result):
+    data = (result.folder / "levels.csv").read_bytes()
+    (result.folder / "levels.csv").write_bytes(data[:-2])
+    try:
+        assert f"{result.id} good complete" in " ".join(spikiness("list")[1].split())
+        assert "levels.csv: expected sha256" in spikiness("show", result.id)[1]
+    finally:
+        (result.folder / "levels.csv").write_bytes(data)
+    whole = (result.folder / "result.json").read_bytes()
+    (result.folder / "result.json").write_bytes(whole[:-20])
+    try:
+        assert f"{result.id} good failed" in " ".join(spikiness("list")[1].split())
+    finally:
+        (result.folder / "result.json").write_bytes(whole)
+
+
+def test_list_says_where_data_are_missing_and_complains_of_none(spikiness, place):
+    text = 'data: str = "folder:nowhere.zip"\n'
+    write(place / "others", "pictures", [], parameters=text)
+    write(place / "others", "broken", [], parameters="n = 3\n")
+    code, out, err = spikiness("list", "--notebooks", str(place / "others"), notebooks=False)
+    assert code == 0
+    lines = [line.split() for line in out.splitlines()[:3]]
+    assert lines == [
+        ["chapter", "smoke", "demo", "paper"],
+        ["broken", "-", "-", "-"],
+        ["pictures", "-", "no", "data", "-"],
+    ]
+    assert "nowhere.zip" not in err
+    assert "broken: the parameters cell holds" in err
+    assert "nowhere.zip" in spikiness("show", "pictures", "--notebooks", str(place / "others"), notebooks=False)[1]
+
+
+def test_list_of_chapters_that_did_not_change_imports_nothing_slow(spikiness, place, result):
+    assert spikiness("list")[0] == 0
+    code = (
+        "import sys\nfrom spikiness_book.cli import main\n"
+        f"try:\n    main(['list', '--notebooks', {str(place / 'notebooks')!r}])\n"
+        "except SystemExit:\n    slow = {'torch', 'pandas', 'papermill', 'nbformat', 'numpy'}\n"
+        "    print(sorted(slow & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.endswith("\n[]\n"), done.stdout
 
 
 def test_show_chapter_gives_parameters_with_their_help(spikiness):

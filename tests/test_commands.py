@@ -240,6 +240,7 @@ def having(tag: str) -> list[Path]:
     return [page for page in WITH_COMMANDS if any(block.tag == tag for block in on(page))]
 
 
+@pytest.mark.timeout(1200)  # a hundred seconds of one core
 @pytest.mark.parametrize("page", having("run"), ids=lambda page: page.name)
 def test_commands_do_what_the_page_says(page, checkout):
     try_page(page, ("run",), *checkout)

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 from spikiness_book import plots
-from spikiness_book.engine.runs import sources
+from spikiness_book.engine.runs import digests
 
 
 @pytest.fixture(autouse=True)
@@ -51,7 +51,7 @@ def test_the_style_is_in_force():
 
 
 def test_a_run_with_a_figure_depends_on_the_style():
-    reached = sources.reach([("spikiness_book.chapters.hybrid.figures", "over_threshold")])
+    reached = digests.reach([("spikiness_book.chapters.hybrid.figures", "over_threshold")])
     assert ("spikiness_book.plots", "STYLE") in reached
     assert ("spikiness_book.plots", "histograms") not in reached
 

@@ -89,8 +89,6 @@ def locked() -> dict[str, set[str]]:
 # --- imports -----------------------------------------------------------------------------------------------------
 
 
-
-
 def contracts(root: Path) -> subprocess.CompletedProcess:
     """import-linter, by the contracts of pyproject.toml, over the packages of a tree."""
     command = [sys.executable, "-P", "-c", "from importlinter.cli import lint_imports_command as c; c()", "--no-cache"]

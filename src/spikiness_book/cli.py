@@ -67,32 +67,33 @@ def run(
 
 @app.command("list")
 def list_(notebooks: Notebooks = None) -> None:
-    """List the chapters, and the state of their runs in each profile."""
-    import pandas as pd
+    """List the chapters, and the state of their runs in each profile.
 
+    Runs are taken as they were when they were made; `spikiness sweep verify` and whatever uses a run check its files.
+    """
     rows, notes, standard = [], [], set()
     for chapter in notebook.chapters(notebooks):
-        row = {"chapter": chapter}
-        for profile in store.PROFILES:
-            try:
-                state = notebook.find(chapter, None, profile, notebooks)
-            except SpikinessError as error:
-                row[profile] = "-"
-                notes.append(str(error))
-                continue
-            standard.add((profile, state.id))
-            row[profile] = state.state
-            if state.reason:
-                notes.append(f"{chapter} ({profile}, {state.id}): {state.reason}")
-        rows.append(row)
-    echo(_text(pd.DataFrame(rows, columns=["chapter", *store.PROFILES])))
-    others = [s for s in store.every() if (s.folder.parents[2].name, s.id) not in standard]
+        states = notebook.states(chapter, notebooks)
+        rows.append([chapter, *map(_in_a_word, states.values())])
+        for profile, state in states.items():
+            if isinstance(state, store.State):
+                standard.add((profile, state.id))
+                notes += [f"{chapter} ({profile}, {state.id}): {state.reason}"] if state.reason else []
+            elif not isinstance(state, notebook.DataMissing):  # nobody asked for these data
+                notes.append(str(state))
+    echo(_columns(["chapter", *store.PROFILES], rows))
+    others = [s for s in store.every(verify=False) if (s.folder.parents[2].name, s.id) not in standard]
     if others:
         echo("\nother runs (other parameters, or older code):")
-        table = [{"run": s.id, "chapter": s.folder.parent.name, "state": s.state, "reason": s.reason} for s in others]
-        echo(_text(pd.DataFrame(table)))
+        echo(_columns(["run", "chapter", "state", "reason"], [[s.id, s.folder.parent.name, *s[:2]] for s in others]))
     for note in dict.fromkeys(notes):
         echo(note, err=True)
+
+
+def _in_a_word(state: store.State | SpikinessError) -> str:
+    if isinstance(state, store.State):
+        return state.state
+    return "no data" if isinstance(state, notebook.DataMissing) else "-"
 
 
 @app.command()
@@ -105,10 +106,8 @@ def show(
         for state in states:
             _show_run(state)
         return
-    import pandas as pd
-
-    rows = notebook.describe(target, notebooks)
-    echo(_text(pd.DataFrame(rows, columns=["name", "type", "default", "help"], dtype=object)))
+    parameters = notebook.describe(target, notebooks)
+    echo(_columns(["name", "type", "default", "help"], [list(row.values()) for row in parameters]))
     for profile in store.PROFILES:
         try:
             state = notebook.find(target, None, profile, notebooks)
@@ -241,7 +240,9 @@ def _declared(chapter: str, notebooks: Path | None) -> list[parameters.Parameter
 
 def _runs(target: str) -> list[store.State]:
     """The runs whose id starts with `target`."""
-    return [s for s in store.every() if s.id.startswith(target)] if re.fullmatch(r"[0-9a-f]{4,16}", target) else []
+    if not re.fullmatch(r"[0-9a-f]{4,16}", target):
+        return []
+    return list(store.every(start=target))
 
 
 def _show_run(state: store.State) -> None:
@@ -337,11 +338,16 @@ def _published(chapter: str) -> store.Result:
 
 
 def _text(table: Any) -> str:
+    """A DataFrame for a terminal."""
+    return _columns(list(table.columns), [list(row) for row in table.itertuples(index=False)])
+
+
+def _columns(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     """A table for a terminal: every word of it, left-aligned."""
-    if not len(table):
+    if not rows:
         return "nothing recorded"
-    rows = [list(table.columns), *([str(cell) for cell in row] for row in table.itertuples(index=False))]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [names, *([str(cell) for cell in row] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
     )

@@ -15,6 +15,8 @@ from spikiness.errors import SpikinessError
 from spikiness.networks.unet import UNet
 from spikiness_book import zoo
 from spikiness_book.chapters.audit import measure as audit
+from spikiness_book.chapters.audit import record, stages, units
+from spikiness_book.engine.runs import findings
 
 
 def network(seed=0):
@@ -89,7 +91,7 @@ def test_rates_by_hand():
     assert found.auroc["carried"] == pytest.approx((3 + 1.5 + 4) / 12)  # pairs won, ties half
     assert found.loc["held", ["alarms", "alarms_repeated", "quiet", "quiet_repeated"]].tolist() == [3, 2, 1, 0]
     assert (found.fpr_low <= found.fpr).all()
-    share, (low, high) = audit.repeated_share(found.loc[["held"]], "alarms")
+    share, (low, high) = record.repeated_share(found.loc[["held"]], "alarms")
     assert share == pytest.approx(2 / 3)
     assert low < share < high
 
@@ -135,7 +137,7 @@ def test_one_draw_is_the_detectors_score_and_several_are_a_mean():
     first, second = (values(one.model.denoiser, CHOICE, x, seed=seed).numpy() for seed in (0, 1))
     for k, score in ((1, first), (2, (first + second) / 2)):
         wins = (score[:12, None] > score[None, 12:]).mean()
-        assert found.share[k, "auroc"] == pytest.approx(wins)
+        assert found.share[k, audit.AUROC] == pytest.approx(wins)
     assert len(found) == 4
 
 
@@ -175,23 +177,23 @@ def curve(low, name, what="what"):
 
 
 def test_a_sign_counts_from_where_it_stays():
-    assert audit.above_from(curve([0.9, 0, 0.1, 0.2], "x"), 0.01) == 40
-    assert audit.above_from(curve([0.1, 0.1, 0.1, 0.2], "x"), 0.01) == 10
-    assert np.isnan(audit.above_from(curve([0.9, 0.9, 0.9, 0], "x"), 0.01))
+    assert stages.above_from(curve([0.9, 0, 0.1, 0.2], "x"), 0.01) == 40
+    assert stages.above_from(curve([0.1, 0.1, 0.1, 0.2], "x"), 0.01) == 10
+    assert np.isnan(stages.above_from(curve([0.9, 0.9, 0.9, 0], "x"), 0.01))
 
 
 def test_first_signs_and_their_lead():
     copies = curve([0, 0, 0.02, 0.2], audit.TRUE)
-    fixed = curve([0.9, 0, 0, 0.1], audit.FLAGGED)
-    anew = curve([0, 0, 0, 0.005], audit.ANEW)
+    fixed = curve([0.9, 0, 0, 0.1], stages.FLAGGED)
+    anew = curve([0, 0, 0, 0.005], stages.ANEW)
     held = curve([0.0, 0, 0, 0], audit.HELD, "images")  # up to .2
-    repeated = curve([0.1, 0.3, 0.4, 0.5], audit.REPEATED, "images")
-    signs = audit.first_signs(pd.concat([copies, fixed, anew]), pd.concat([held, repeated]))
+    repeated = curve([0.1, 0.3, 0.4, 0.5], stages.REPEATED, "images")
+    signs = stages.first_signs(pd.concat([copies, fixed, anew]), pd.concat([held, repeated]))
     found = signs.set_index("sign").images_seen
-    assert found[[audit.TRUE, audit.FLAGGED, audit.REPEATED]].tolist() == [40, 80, 20]
-    assert audit.lead(signs, audit.FLAGGED)["after"] == 1
-    assert audit.lead(signs, audit.REPEATED)["before"] == 1
-    assert audit.lead(signs, audit.ANEW) == {"before": 0, "same": 0, "after": 0, "alone": 0, "missed": 1}
+    assert found[[audit.TRUE, stages.FLAGGED, stages.REPEATED]].tolist() == [40, 80, 20]
+    assert stages.lead(signs, stages.FLAGGED)["after"] == 1
+    assert stages.lead(signs, stages.REPEATED)["before"] == 1
+    assert stages.lead(signs, stages.ANEW) == {"before": 0, "same": 0, "after": 0, "alone": 0, "missed": 1}
 
 
 def test_along_counts_scores_from_the_threshold(monkeypatch):
@@ -201,12 +203,12 @@ def test_along_counts_scores_from_the_threshold(monkeypatch):
     staged = audit.AuditedModel(model, one.samples, one.held)
     monkeypatch.setattr(zoo, "told_apart", lambda model, n, k: zoo.tell_apart(one.samples.x[:n], model.x))
     held = values(network_at, CHOICE, one.held).numpy()
-    shares, means = audit.along(staged, audit.FlagRule(CHOICE, 0.05), 20)
+    shares, means = stages.along(staged, audit.FlagRule(CHOICE, 0.05), 20)
     last = means[(means.images == audit.HELD)].iloc[-1]
     assert means.images_seen.unique().tolist() == [160_000, 320_000]
     assert last.score == pytest.approx((held.mean() - 0.05) / held.std())
     score = values(network_at, CHOICE, one.samples.x[:20]).numpy()
-    fixed = shares[shares.what == audit.FLAGGED].share
+    fixed = shares[shares.what == stages.FLAGGED].share
     assert fixed.tolist() == pytest.approx([(score > 0.05).mean()] * 2)
 
 
@@ -218,14 +220,14 @@ def test_units_have_the_names_of_channels_and_places():
     )[CHOICE.layer]
     c, i, j = 2, 1, 0
     flat = int((h.flatten(1)[0] == h[0, c, i, j]).nonzero()[0])
-    assert audit.unit_names(net, CHOICE, x, [flat]) == [f"{c} ({i}, {j})"]
+    assert units.unit_names(net, CHOICE, x, [flat]) == [f"{c} ({i}, {j})"]
     pooled = detection.Probe(CHOICE.layer, 0.2, "mean", "std", 1)
-    assert audit.unit_names(net, pooled, x, [3]) == ["3"]
+    assert units.unit_names(net, pooled, x, [3]) == ["3"]
 
 
 def test_explained_shows_the_highest_copy_and_the_middle_new_sample():
     one = case([0.1, 0.1, 0.9, 0.9, 0.9])
-    found = audit.explained(one, audit.FlagRule(CHOICE, 0.0), np.array([1.0, 2.0, 5.0, 3.0, 9.0]), k=4)
+    found = units.explained(one, audit.FlagRule(CHOICE, 0.0), np.array([1.0, 2.0, 5.0, 3.0, 9.0]), k=4)
     assert found.groupby("sort")["sample"].first().to_dict() == {audit.COPY: 1, audit.NEW: 2}
     h = detection.detector.representations.represent(one.model.denoiser, CHOICE.layer, one.samples.x[1:2], 0.2)[0]
     energy = (h.double() ** 2 / (h.double() ** 2).sum()).sort(descending=True).values[:4]
@@ -233,17 +235,142 @@ def test_explained_shows_the_highest_copy_and_the_middle_new_sample():
 
 
 def test_overlap_counts_common_units_within_and_between_images():
-    units = torch.tensor([[0, 1], [1, 2], [5, 6]])
-    found = detection.Explanation(units, torch.ones(3, 2), torch.ones(3), torch.ones(3), 8)
-    same, other = audit.overlap(found, np.array([7, 7, 3]))
+    indices = torch.tensor([[0, 1], [1, 2], [5, 6]])
+    found = detection.Explanation(indices, torch.ones(3, 2), torch.ones(3), torch.ones(3), 8)
+    same, other = units.overlap(found, np.array([7, 7, 3]))
     assert (same, other) == (pytest.approx(0.5), 0.0)
-    assert np.isnan(audit.overlap(found, np.array([1, 2, 3]))[0])
+    assert np.isnan(units.overlap(found, np.array([1, 2, 3]))[0])
 
 
 def test_worst_and_mean_rates():
     rows = pd.DataFrame({"fpr": [0.1, 0.3], "fpr_low": [0.05, 0.2], "fpr_high": [0.2, 0.4]})
-    assert audit.worst(rows, "fpr", highest=True)[:2] == (0.3, (0.2, 0.4))
-    assert audit.worst(rows, "fpr", highest=False)[0] == 0.1
-    mean, spread = audit.mean_rate(rows, "fpr")
+    assert record.worst(rows, "fpr", highest=True)[:2] == (0.3, (0.2, 0.4))
+    assert record.worst(rows, "fpr", highest=False)[0] == 0.1
+    mean, spread = record.mean_rate(rows, "fpr")
     assert (mean, spread) == (pytest.approx(0.2), (0.05, 0.4))
     assert (spread.level, spread.over) == (None, "models")  # the hull of intervals is no interval of 95 %
+
+
+# ---- what is recorded
+
+
+class Recorder:
+    """Takes what a run takes, and keeps the findings by name and labels."""
+
+    def __init__(self):
+        self.findings = []
+
+    def metric(self, name, value, interval=None, **given):
+        finding = dict.fromkeys(("level", "over", "unit", "n", "seeds", "tolerance"))
+        labels = {key: given[key] for key in given if key not in finding}
+        known = {key: given[key] for key in given if key in finding}
+        self.findings.append(findings.make(name, value, interval, labels=labels, **known))
+
+    def table(self, name, data):
+        pass
+
+    def of(self, name, **labels):
+        """The findings of a name that have these labels."""
+        return [f for f in self.findings if f["name"] == name and labels.items() <= f["labels"].items()]
+
+    def values(self, name, **labels):
+        return [finding["value"] for finding in self.of(name, **labels)]
+
+
+def rates_of(way=audit.WORST, **columns):
+    """Rates of three models of two kinds, as `rates` makes them; `columns` say what is not as here."""
+    rows = pd.DataFrame({"kind": ["a", "a", "b"], "seed": [10, 11, 13], "way": way})
+    for rate, shares in {"fpr": [0.1, 0.3, 0.2], "tpr": [0.9, 0.7, 0.8], "between": [0.5, np.nan, np.nan]}.items():
+        ends = {f"{rate}_low": np.array(shares) - 0.05, f"{rate}_high": np.array(shares) + 0.05}
+        rows = rows.assign(**{rate: shares, f"{rate}_n": [20, 10, 30], **ends})
+    rows = rows.assign(alarms=[2, 3, 0], alarms_repeated=[1, 1, 0], quiet=[18, 7, 30], quiet_repeated=[0, 11, 0])
+    return rows.assign(**columns)
+
+
+def test_rates_are_means_by_kind_and_the_worst_of_all_models():
+    run = Recorder()
+    record.rates(run, pd.concat([rates_of(way) for way in record.RULES]), 400)
+    carried = {"probe": "calibrated", "threshold": "carried"}
+    mean, other = run.of("fpr", **carried)
+    assert (mean["labels"]["kind"], mean["value"], mean["n"], mean["seeds"]) == ("a", pytest.approx(0.2), 30, [10, 11])
+    assert (mean["interval"], mean["level"]) == (pytest.approx([0.05, 0.35]), None)
+    assert other["value"] == 0.2
+    (highest,), (lowest,) = run.of("worst_fpr", **carried), run.of("worst_tpr", **carried)
+    assert (highest["value"], highest["n"], lowest["value"]) == (0.3, 10, 0.7)
+    assert (highest["over"], highest["level"]) == ("nearest training images", 0.95)
+    assert run.values("models") == [3]
+    assert len(run.of("worst_fpr")) == 7
+
+
+def test_shares_of_alarms_are_recorded_only_where_there_are_some():
+    run = Recorder()
+    record.alarms(run, rates_of())
+    assert run.values("false_alarms") == [5]
+    assert run.values("repeated_share", flagged=True) == [2 / 5]
+    assert run.values("repeated_share", flagged=False) == [11 / 55]
+    run = Recorder()
+    record.alarms(run, rates_of(alarms=0, between_n=0))
+    assert [f["labels"].get("flagged") for f in run.findings] == [None, False]
+    assert run.of("flagged_between") == []
+
+
+def test_the_sign_that_comes_alone_is_no_early_one():
+    run, start = Recorder(), pd.DataFrame({"share": [1.0, 0.5], "low": [0.9, 0.4], "high": [1.0, 0.6]})
+    seen = {stages.FLAGGED: [20, 20], stages.ANEW: [80, np.nan], stages.REPEATED: [10, 10], audit.TRUE: [40, np.nan]}
+    rows = [("a", seed, sign, seen[sign][i]) for i, seed in enumerate((10, 11)) for sign in seen]
+    record.signs(run, pd.DataFrame(rows, columns=["kind", "seed", "sign", "images_seen"]), start)
+    assert run.values("trainings", sign="fixed") == [1, 0, 0, 1, 0]  # before, same, after, alone, missed
+    assert run.values("trainings", sign="anew", order="after") == [1]
+    assert run.values("early_share") == [1, 0, 1]
+    assert run.of("flagged_at_start")[0]["interval"] == [0.4, 1.0]
+
+
+def test_models_told_are_those_whose_interval_is_above_the_false_alarms():
+    run, rows = Recorder(), []
+    for seed, low in ((10, 0.005), (11, 0.02)):
+        for samples in (50, 2000):
+            rows.append({"kind": "a", "seed": seed, "samples": samples, "what": "flagged", "low": low})
+            rows.append({"kind": "a", "seed": seed, "samples": samples, "what": audit.TRUE, "low": 0.5})
+    record.shares(run, pd.DataFrame(rows).assign(share=0.6, high=0.7), 2000)
+    assert run.values("models_told") == [1, 1]
+    assert run.values("first_looked_at") == [50]
+    assert [f["interval"] for f in run.of("final_share")] == [[0.005, 0.7], [0.5, 0.7]]
+
+
+def test_units_in_common_are_left_out_where_no_two_samples_are_near_one_image():
+    run = Recorder()
+    row = {"kind": "a", "seed": 10, "participation": 0.1, "low": 0.1, "high": 0.2, "energy": 0.6, "energy_low": 0.5}
+    table = pd.DataFrame([row | {"sort": sort, "energy_high": 0.7} for sort in (audit.COPY, audit.NEW)])
+    record.energy(run, table.assign(same=[0.9, np.nan], other=[0.1, 0.2]))
+    assert run.values("shared_units", sort=audit.COPY) == [0.9, 0.1]
+    assert run.values("shared_units", pair="same") == [0.9]
+    assert run.values("top_energy") == [0.6, 0.6]
+
+
+# ---- tables
+
+
+def test_expected_rates_stand_beside_those_counted_once_for_each_size():
+    counted = pd.DataFrame(
+        {"kind": "a", "seed": [10, 10, 11], "images": audit.HELD, "known": [20, 100, 20], "fpr": 0.5}
+    )
+    like = audit.with_expected(counted)[3:]
+    assert like.known.tolist() == [20, 100]
+    assert like.fpr.tolist() == pytest.approx([1 / 21, 2 / 101])
+    assert set(like.images) == {audit.LIKE}
+
+
+def test_a_plan_takes_more_samples_where_more_new_ones_are_flagged():
+    table = audit.plan(fpr=0.03, tpr=0.9)
+    promised, realized = table["samples, rates as promised"], table["samples, rates as realized"]
+    assert table["true share"].tolist() == ["0.5%", "1.0%", "2.0%", "5.0%", "10.0%", "20.0%"]
+    assert promised.iloc[-1] == audit.needed(0.2, 0.01, 0.9)
+    assert (realized > promised)[:5].all()  # whole flags: of 20 % copies five samples tell, or six
+    assert audit.powers_of_two(16) == [1, 2, 4, 8, 16]
+    assert audit.powers_of_two(3) == [1, 2]
+
+
+def test_units_in_common_by_kind_are_means_over_models():
+    energy = pd.DataFrame({"kind": "a", "sort": [audit.COPY, audit.NEW] * 2, "same": [0.8, 0.5, 1.0, 0.7]})
+    row = units.shared(energy.assign(other=[0.1, 0.2, 0.3, 0.4])).loc["a"]
+    assert row.tolist() == pytest.approx([0.9, 0.2, 0.6])

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from spikiness.denoisers import Empirical
-from spikiness.statistics import INSIDE, hull
+from spikiness.statistics import INSIDE, LATER, Interval, hull
 from spikiness_book import zoo
 from spikiness_book.chapters.duplicates import measure as duplicates
 
@@ -128,18 +128,25 @@ def test_collapse_is_one_for_presentations_and_zero_where_copies_do_not_count(ex
 
 def test_networks_on_few_images_flip_between_the_sizes_tried():
     once = pd.DataFrame({"presentations": [10.0, 10.0, 40.0, 160.0], "share": [0.0, 0.1, 0.45, 0.95]})
-    rise = duplicates.once_flip(once)
-    assert rise.value == pytest.approx(40 * 4**0.1)
-    assert (rise.low, rise.high, rise.inside) == (40, 160, True)
+    flip = duplicates.once_flip(once)
+    assert flip.value == pytest.approx(40 * 4**0.1)
+    assert (flip.interval, flip.interval.level, flip.where) == ((40, 160), None, INSIDE)
 
 
 def test_flip_along_training_is_interpolated_and_says_when_it_is_a_bound():
     share = [0.0, 0.25, 0.75, 1.0]
     once = pd.DataFrame({"presentations": [10.0, 40, 160, 640], "share": share, "low": share, "high": share, "n": 20})
-    value, (low, high), bound = duplicates.flip_along(pd.concat([once.assign(seed=10), once.assign(seed=11)]))
-    assert value == low == high == pytest.approx(80)
-    assert not bound
-    assert duplicates.flip_along(once.assign(share=0.1, seed=10))[2]
+    flip = duplicates.flip_along(pd.concat([once.assign(seed=10), once.assign(seed=11)]))
+    assert flip.value == flip.interval[0] == flip.interval[1] == pytest.approx(80)
+    assert (flip.where, flip.n) == (INSIDE, 2)
+    never = pd.concat([once.assign(seed=10), once.assign(share=0.1, seed=11)])
+    assert duplicates.flip_along(never).where == LATER
+
+
+def test_a_flip_in_presentations_keeps_what_its_interval_is():
+    flip = duplicates.Flip(4.0, Interval(2, 8, over="training images"), LATER, 10).times(2.5)
+    assert (flip.value, flip.interval, flip.where, flip.n) == (10.0, (5.0, 20.0), LATER, 10)
+    assert (flip.interval.level, flip.interval.over) == (0.95, "training images")
 
 
 def test_networks_that_see_each_image_once_along_their_training():

@@ -202,3 +202,22 @@ def test_first_signs_count_from_where_a_signal_stays_and_leads_compare_them():
         "alone": 1,
         "missed": 0,
     }
+
+
+def test_map_of_layers_shows_the_network_nearest_to_chance_and_curves_of_losses_are_positive():
+    rows = [("network.a", 0.1, 0.9), ("network.a", 0.1, 0.4), ("network.b", 0.1, 0.2), ("network.a", 0.2, 0.5)]
+    tried = pd.DataFrame(rows, columns=["layer", "sigma", "auroc"]).assign(pool="all", measure="std")
+    layers = dynamics.by_layer(tried, 0.1)
+    assert layers.set_index("layer").auroc.to_dict() == {"a": 0.4, "b": 0.2}
+    assert set(layers.what) == {"all, std"}
+    rows = pd.DataFrame({"n": [20], "seed": [10], "images_seen": [100], "train": [0.5], "held": [1.0]})
+    curves = dynamics.loss_curves(rows.assign(train_low=-0.1, train_high=0.6, held_low=0.9, held_high=1.1))
+    assert curves.images.tolist() == ["training images", "held-out images"]
+    assert curves.loss.tolist() == [0.5, 1.0]
+    assert curves.low.tolist() == [0.001, 0.9]
+
+
+def test_copied_images_are_each_there_once():
+    x = pool(6)
+    found = pd.DataFrame({"nearest": [4, 1, 4, 2]})
+    assert torch.equal(dynamics.copied(trained(x, [50], [unet()]), found, np.array([1, 1, 1, 0], bool)), x[[1, 4]])

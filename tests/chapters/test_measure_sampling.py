@@ -11,6 +11,7 @@ from spikiness import images, sampling
 from spikiness.errors import SpikinessError
 from spikiness.networks.time_dae import TimeDAE
 from spikiness_book.chapters.sampling import measure as chapter
+from spikiness_book.chapters.sampling import record
 
 X = torch.tensor([[3.0, 0, 0, 0], [0, 4.0, 0, 0]])
 
@@ -122,16 +123,7 @@ def test_all_samples_go_every_way_and_become_fractions_with_intervals():
     closed = table[table.source == chapter.CLOSED]
     assert (closed.fraction == 1).all()
     assert set(closed.name) >= {"few, separable: closed form, Heun"}
-    value, (low, high), n = chapter.over_seeds(closed)
-    assert (value, high, n) == (1, 1, 8 * len(closed))
-    assert 0.6 < low < 0.7
-
-
-def test_over_seeds_is_the_mean_and_the_hull():
-    table = pd.DataFrame({"fraction": [0.2, 0.6], "low": [0.1, 0.5], "high": [0.3, 0.7], "n": [50, 50]})
-    mean, spread, n = chapter.over_seeds(table)
-    assert (mean, spread, n) == (pytest.approx(0.4), (0.1, 0.7), 100)
-    assert spread.level is None
+    assert closed.low.between(0.6, 0.7).all()
 
 
 def test_evenness_counts_images_by_the_entropy_of_their_shares():
@@ -234,16 +226,48 @@ def test_pictures_have_the_mean_added():
     assert sorted(rows["unseen images"].reshape(2, 4).tolist()) == [[5, 9, 5, 5], [8, 5, 5, 5]]
 
 
-def test_fractions_are_recorded_under_the_name_of_their_way():
-    found = {}
+class FakeRun:
+    """Keeps what is recorded: the finding's name and labels, in the order of their names, to value, interval and n."""
 
-    class Run:
-        def metric(self, name, value, interval, **rest):
-            found[name] = value, interval, rest["n"]
+    def __init__(self):
+        self.findings = {}
 
-    rows = chapter.all_samples([case(network=OneColumn(4, 2))], 8)
-    way = {"_closed": (chapter.FEW, chapter.CLOSED, "heun")}
-    chapter.record_fractions(Run(), chapter.fractions(rows), way, [10])
-    assert set(found) == {"memorized_closed", "memorized_closed_direction"}
-    assert found["memorized_closed"][0] == 1
-    assert found["memorized_closed"][2] == 8
+    def metric(self, name, value, interval=None, *, n=None, seeds=None, unit="", tolerance=None, **labels):
+        key = (name, *(labels[label] for label in sorted(labels)))
+        assert key not in self.findings
+        self.findings[key] = value, interval, n
+
+
+def test_a_memorized_fraction_is_of_all_seeds_of_one_way_and_one_criterion():
+    run = FakeRun()
+    rows = chapter.all_samples([case(network=OneColumn(4, 2), seed=seed) for seed in (10, 11)], 8)
+    record.fractions(run, chapter.fractions(rows), [10, 11])
+    assert len(run.findings) == 8  # two sources, two samplers, two criteria
+    value, interval, n = run.findings["memorized", "distance", "heun", "closed form", "few"]
+    assert (value, interval[1], interval.level, interval.over, n) == (1, 1, None, "training sets", 16)
+    assert 0.6 < interval[0] < 0.7  # Wilson's of 8 out of 8, the lowest of two
+    assert run.findings["memorized", "direction", "ancestral", "network", "few"][1].over == "networks"
+
+
+def test_the_ratio_of_spikiness_is_that_of_few_images_to_many_at_the_same_noise_level():
+    few = pd.DataFrame({"subset": chapter.FEW, "sigma": [0.1, 0.1, 1.0, 1.0], "std": [6, 8, 3, 3.0]})
+    many = few.assign(subset=chapter.MANY, std=[1, 1, 2, 2.0])
+    looks = pd.concat([few, many]).assign(relative_std=1.0, participation=[1, 2, 1, 2, 30, 40, 10, 20.0])
+    run = FakeRun()
+    record.spikiness(run, looks, [10, 11])
+    assert run.findings["spikiness_ratio", "greatest", "std"][0] == 7
+    assert run.findings["spikiness_ratio", "least", "std"][0] == 1.5
+    assert run.findings["participation", "many"][:2] == (25, (10, 40))
+
+
+def test_samples_are_recorded_by_source_and_lengths():
+    names = [chapter.NETWORK, chapter.LINEAR, chapter.NETWORK + chapter.RESTORED, chapter.LINEAR + chapter.RESTORED]
+    table = pd.DataFrame({"source": [*names, "training images"], "kernel": range(5), "precision": 0.5, "n": 9})
+    run = FakeRun()
+    run.table = lambda name, data: None
+    record.quality(run, table, [10])
+    found = {key[1:]: value for key, (value, *_) in run.findings.items() if key[0] == "kernel_distance"}
+    assert found == {
+        ("own", "network"): 0, ("own", "wiener"): 1, ("restored", "network"): 2, ("restored", "wiener"): 3,
+        ("own", "training images"): 4,
+    }  # fmt: skip

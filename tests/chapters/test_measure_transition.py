@@ -13,7 +13,20 @@ from spikiness.errors import SpikinessError
 from spikiness_book import zoo
 from spikiness_book.chapters.transition import measure as experiment
 from spikiness_book.chapters.transition import quality as transition_quality
+from spikiness_book.chapters.transition import record
 from spikiness_book.chapters.transition.measure import SampledDenoiser, Study
+
+
+class FakeRun:
+    """Keeps what is recorded: the finding's name and labels, in the order of their names, to value and interval."""
+
+    def __init__(self):
+        self.findings = {}
+
+    def metric(self, name, value, interval=None, *, n=None, seeds=None, unit="", tolerance=None, **labels):
+        key = (name, *(labels[label] for label in sorted(labels)))
+        assert key not in self.findings
+        self.findings[key] = value, interval
 
 
 def pool(n=12, size=4, seed=0):
@@ -51,7 +64,10 @@ def test_study_asks_for_the_models_that_the_whole_book_shares(monkeypatch):
     rows = experiment.copied(made)
     assert rows.value.tolist() == [1.0] * 7  # f_emp copies, whatever it is called
     assert rows.kind.tolist() == ["width 16"] * 3 + [experiment.PERFECT] * 4
-    assert experiment.ends(made, rows)["large"][1][0] == pytest.approx(6 / (6 + 1.96**2), abs=1e-3)  # Wilson, 6 of 6
+    run = FakeRun()
+    record.copied(run, made, rows)
+    lowest = run.findings["memorized", "digits", "most"][1][0]
+    assert lowest == pytest.approx(6 / (6 + 1.96**2), abs=1e-3)  # Wilson, 6 of 6
 
 
 @pytest.mark.parametrize(
@@ -102,11 +118,16 @@ def test_pairs_of_equal_samples_have_ratio_zero_and_unrelated_ones_about_one():
     assert rows.low[0] < 1.01
     assert rows.high[0] > 0.99
     assert rows.matched[0] < 0.1
-    found = experiment.pair_metrics(made, experiment.pairs(made))
-    assert "pair_ratio_small" not in found  # one size only
-    assert found["perfect_ratio_small"] == found["perfect_ratio_large"]
-    assert found["pair_matched_large"][1][0] > 0.97
-    assert found["pair_matched_large"][1][1] == 1
+    run = FakeRun()
+    assert not record.pairs(run, made, experiment.pairs(made))  # networks of one size only
+    assert ("pair_ratio", "noise", "networks", "fewest") not in run.findings
+    ratios = [run.findings["pair_ratio", "noise", "f_emp", end] for end in ("fewest", "most")]
+    assert ratios[0] == ratios[1]
+    assert (ratios[0][1].level, ratios[0][1].over) == (0.95, "initial noises")  # one pair: its own interval
+    interval = run.findings["pair_matched", "noise", "networks"][1]
+    assert interval.level is None
+    assert interval[0] > 0.97
+    assert interval[1] == 1
 
 
 def test_distance_to_f_emp_is_zero_for_f_emp_and_a_known_shift_in_units_of_the_pixels():
@@ -178,9 +199,14 @@ def test_quality_tells_good_samples_from_far_ones_and_from_a_few():
     assert value["few"]["recall", "width 8"] < 0.1
     assert value["far"]["kernel_distance", "width 8"] > 1000
     rows = found["good"].reset_index()
-    metrics = transition_quality.quality_metrics(made, rows)
-    assert metrics["precision_small"] == metrics["precision_large"]  # one size
-    assert metrics["recall_gap"][0] == pytest.approx(metrics["recall_large"][0] - metrics["real_recall"][0])
+    run = FakeRun()
+    record.quality(run, made, rows, 0.9)
+    value = {key: value for key, (value, _) in run.findings.items()}
+    of = "noise", "recall"
+    assert value["quality", "noise", "most", "recall"] == value["quality", "noise", "fewest", "recall"]  # one size
+    difference = value["quality", "noise", "most", "recall"] - value["quality_real", *of]
+    assert value["quality_gap", *of] == pytest.approx(difference)
+    assert run.findings["quality_real", *of][1].over == "halves of the held-out images"
     panels = transition_quality.quality_panels(pd.concat([rows, rows.assign(seed=11)]))
     assert panels["recall"].kind.value_counts().to_dict() == {"width 8": 2, "real images": 1}
 
@@ -217,5 +243,37 @@ def test_grids_show_samples_over_their_nearest_training_images():
     assert captions["noise, network B"] == [f"{v:.2f}" for v in each[:, 0] / each[:, 1].mean()]
 
 
-def test_prefix_makes_names_of_metrics():
-    assert [experiment.prefix(name) for name in ("mnist", "fashion-mnist")] == ["mnist_", "fashion_mnist_"]
+def test_tables_of_a_further_data_set_have_its_name_before_theirs():
+    kept = []
+
+    class Run:
+        def table(self, name, data):
+            kept.append(name)
+
+    record.tables(Run(), "steps", dict.fromkeys(["fashion-mnist", "npz:some_file.npz"], pd.DataFrame()))
+    assert kept == ["steps", "npz-some-file-npz-steps"]
+
+
+def test_a_shift_is_recorded_with_the_interval_of_the_size_that_has_it():
+    data = pool()
+    made = study([network(range(n), data.x[:2], x=data.x) for n in (3, 6)], data)
+    rows = pd.DataFrame({"n": [3, 6], "shift": [0.1, 0.0], "high": [0.3, 0.9], "half": [0.2, 0.01], "moved": [0, 1.0]})
+    run = FakeRun()
+    record.steps(run, made, rows)
+    assert run.findings["steps_shift", "noise"] == (0.1, (0, 0.3))
+    assert run.findings["steps_half_interval", "noise"] == (0.2, None)
+    assert run.findings["steps_moved", "noise"] == (1, None)
+
+
+def test_a_width_has_a_turning_point_only_where_all_its_networks_turn():
+    data = pool()
+    made = study([network(range(3), data.x[:2], x=data.x)], data)
+    nan = float("nan")
+    turns = pd.DataFrame(
+        {"width": [8, 8, 16, 16], "turning": [20, 80, 50, nan], "low": [10, 50, 30, nan], "high": [30, 90, 60, nan]}
+    )
+    run = FakeRun()
+    assert record.turning(run, made, turns) == {8: True, 16: False}
+    assert run.findings["turned", "noise", 16] == (1, None)
+    assert run.findings["turning_n", "noise", 8] == (pytest.approx(40), (10, 90))
+    assert ("turning_n", "noise", 16) not in run.findings

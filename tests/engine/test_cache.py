@@ -138,7 +138,7 @@ def test_the_same_call_written_differently_is_the_same():
 
 def test_the_code_and_torch_count(monkeypatch):
     before = key(fit, (X,))
-    monkeypatch.setattr(cache.sources, "file_digest", lambda path: "other code")
+    monkeypatch.setattr(cache.digests, "file_digest", lambda path: "other code")
     assert key(fit, (X,)) != before
     monkeypatch.undo()
     monkeypatch.setattr(cache.metadata, "version", lambda name: "2.99")
@@ -149,7 +149,7 @@ def test_training_in_the_package_counts_by_what_it_uses(monkeypatch):
     from spikiness import images
 
     before = key(images.distinct, (X,))
-    monkeypatch.setattr(cache.sources, "function_digest", lambda module, name: module + name)
+    monkeypatch.setattr(cache.digests, "function_digest", lambda module, name: module + name)
     assert key(images.distinct, (X,)) != before
 
 

@@ -148,7 +148,7 @@ def test_a_signal_stops_the_kernel_and_leaves_a_failed_run(stopped, place, name,
 def test_no_flip_and_no_truncation_of_a_result_passes(tmp_path, monkeypatch):
     monkeypatch.setenv("SPIKINESS_HOME", str(tmp_path))
     run = runs.begin("good", {"__annotations__": {"n": int}, "n": 5})
-    run.metric("x", 1 / 3, interval=(0.3, 0.4))
+    run.metric("x", 1 / 3, interval=(0.3, 0.4), over="draws")
     run.table("t", {"a": [1.5, 2.5]})
     run.finish()
     draw = random.Random(0)

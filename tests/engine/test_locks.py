@@ -80,6 +80,35 @@ def test_a_dead_owners_lock_is_taken_over_by_one(tmp_path, waiting, capfd):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_zombie_is_dead():
+    process = subprocess.Popen(["sleep", "60"])
+    who = {**locks.owner(), "pid": process.pid, "started": locks._started(process.pid)}
+    assert locks.alive(who) is True
+    process.kill()
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # it has ended, and is still listed until we ask
+    assert os.path.exists(f"/proc/{process.pid}/stat")
+    assert locks.alive(who) is False
+    process.wait()
+    assert locks.alive(who) is False
+
+
+def test_a_process_hidden_from_this_user_is_known_by_its_heartbeat(monkeypatch):
+    def hidden(pid, number):
+        raise PermissionError(1, "Operation not permitted")
+
+    who = {**locks.owner(), "pid": 2**22 + 1}
+    assert locks.alive(who) is False
+    monkeypatch.setattr(os, "kill", hidden)
+    assert locks.alive(who) is None
+
+
+def test_another_time_namespace_is_another_machine(monkeypatch):
+    who = locks.owner()
+    readlink = os.readlink
+    monkeypatch.setattr(os, "readlink", lambda path: "time:[2]" if path.endswith("/time") else readlink(path))
+    assert locks.alive(who) is None
+
+
 def test_another_may_refuse_to_wait(tmp_path):
     with locks.hold(tmp_path / "it.lock", "a thing"):
         with pytest.raises(RunFailed, match=f"a thing: in use by process {os.getpid()}: wait for it"):

@@ -7,6 +7,7 @@ from sample_chapters import notebook, working
 
 from spikiness.errors import SpikinessError
 from spikiness_book.engine import runs
+from spikiness_book.engine.runs import notebook as chapter
 from spikiness_book.engine.runs import parameters
 from spikiness_book.engine.runs.parameters import (
     Parameter,
@@ -368,3 +369,20 @@ def test_a_missing_file_and_an_unknown_profile(tmp_path):
 
 def test_the_words_for_lists_of_text():
     assert parameters.wanted(Parameter("names", "list[str]", [], "")) == "a list, not empty, of texts"
+
+
+def test_every_chapter_reads_all_of_its_parameters():
+    for name in runs.chapters():
+        book = chapter.read(name)
+        assert parameters.unread(book, read(book, name)) == [], name
+
+
+@pytest.mark.parametrize("text", ["print(n)", "f'{n}'", "run.say('at {n:.2f}')", "frame.query('size == @n')",
+                                  "run.parameters['n']", "%%bash\necho n", "def f():\n    return n"])  # fmt: skip
+def test_what_counts_as_reading_a_parameter(text):
+    book = notebook("x", [text], parameters="n: int = 1\n")
+    for cell in book.cells:
+        cell.source = cell.source.replace("\n_ = [n]", "")
+    assert parameters.unread(book, [parameters.Parameter("n", "int", 1, "")]) == []
+    book.cells = [cell for cell in book.cells if cell.source != text]
+    assert parameters.unread(book, [parameters.Parameter("n", "int", 1, "")]) == ["n"]

@@ -11,7 +11,7 @@ from sample_chapters import GOOD, notebook, working
 
 from spikiness.errors import RunFailed, SpikinessError
 from spikiness_book.engine import runs
-from spikiness_book.engine.runs import locks, runner, sources, store
+from spikiness_book.engine.runs import digests, locks, runner, store
 from spikiness_book.engine.runs.notebook import read, resolve
 
 LABEL = 'a "quoted" {word} \\ 50 % é; import os'
@@ -119,6 +119,33 @@ def test_bad_input_is_refused_before_anything_starts(place, chapters, no_kernel,
     assert sorted(place.rglob("*")) == before
 
 
+def test_a_parameter_that_no_cell_reads_is_refused_before_anything_starts(tmp_path, no_kernel):
+    book = notebook("good", GOOD)
+    cell = next(cell for cell in book.cells if "runs.begin" in cell.source)
+    cell.source = cell.source.split("\n")[0]  # now nothing reads lr and tied
+    nbformat.write(book, working(tmp_path) / "good.ipynb")
+    with pytest.raises(SpikinessError, match=r"good: no cell reads tied: another value of it gives the same numbers"):
+        runs.run("good", {"tied": False}, notebooks=tmp_path)
+    assert resolve("good", {"tied": True, "n": 3}, "demo", tmp_path).changed == {"n": 3}
+    assert resolve("good", {"label": "in a text only"}, "demo", tmp_path).changed == {"label": "in a text only"}
+
+
+@pytest.mark.parametrize(("values", "says"), [
+    ({"n": 1401}, "data: n must be at most 1,400, the training images of digits, got 1401"),
+    ({"n": 60_001, "data": "mnist"}, "at most 60,000, the training images of mnist"),
+    ({"sizes_unet": [20, 1500]}, "sizes_unet must be at most 1,400"),
+])  # fmt: skip
+def test_more_images_than_there_are_are_refused_before_anything_starts(tmp_path, no_kernel, values, says):
+    from sample_chapters import write
+
+    text = 'data: str = "digits"\nn: int = 5\nsizes_unet: list[int] = [20]\n'
+    folder = write(tmp_path, "data", [], parameters=text)
+    with pytest.raises(SpikinessError, match=says):
+        runs.run("data", values, notebooks=folder)
+    assert resolve("data", {"n": 1400}, "demo", folder).parameters["n"] == 1400
+    assert resolve("data", {"n": 10_000, "data": "mnist"}, "demo", folder).parameters["n"] == 10_000
+
+
 def test_an_unknown_dataset_is_refused_before_anything_starts(tmp_path, no_kernel):
     from sample_chapters import write
 
@@ -140,8 +167,14 @@ def test_a_notebook_that_names_no_kernel_can_be_read(tmp_path):
     assert runs.describe("good", tmp_path)[0]["name"] == "n"
 
 
-def test_the_id_depends_on_what_can_change_a_number(tmp_path, monkeypatch):
-    chapters = working(tmp_path)
+@pytest.fixture
+def forgetful(tmp_path, monkeypatch):
+    """No home, so that planning remembers nothing."""
+    monkeypatch.setenv("SPIKINESS_HOME", str(tmp_path / "no home yet"))
+
+
+def test_the_id_depends_on_what_can_change_a_number(tmp_path, monkeypatch, forgetful):
+    chapters = working(tmp_path / "notebooks")
     same = resolve("good", {}, "demo", chapters)
     ids = {same.id}
 
@@ -150,7 +183,7 @@ def test_the_id_depends_on_what_can_change_a_number(tmp_path, monkeypatch):
 
     differs(values={"n": 6})
     differs(profile="paper")
-    monkeypatch.setattr(sources, "code_digest", lambda names: "other code")
+    monkeypatch.setattr(digests, "code_digest", lambda names: "other code")
     differs()
     monkeypatch.undo()
     monkeypatch.setattr("spikiness_book.engine.runs.notebook.installed", lambda name: "2.99")
@@ -171,12 +204,12 @@ def test_the_id_is_blind_to_prose_and_to_a_local_build_of_torch(tmp_path, monkey
     assert resolve("good", {"n": 5}, "demo", chapters).id == first.id
 
 
-def test_the_id_depends_on_the_data(tmp_path, monkeypatch):
+def test_the_id_depends_on_the_data(tmp_path, monkeypatch, forgetful):
     from sample_chapters import write
 
     from spikiness import images
 
-    folder = write(tmp_path, "data", [], parameters='data: str = "digits"')
+    folder = write(tmp_path / "notebooks", "data", [], parameters='data: str = "digits"')
     ids = []
     for print_ in ("one", "two"):
         monkeypatch.setattr(images, "fingerprint", lambda name, print_=print_: f"{name} {print_}")
@@ -184,12 +217,14 @@ def test_the_id_depends_on_the_data(tmp_path, monkeypatch):
     assert len(set(ids)) == 2
 
 
-def test_the_id_depends_on_the_data_of_every_kind(tmp_path, monkeypatch):
+def test_the_id_depends_on_the_data_of_every_kind(tmp_path, monkeypatch, forgetful):
     from sample_chapters import write
 
     from spikiness import images
 
-    folder = write(tmp_path, "data", [], parameters='kinds: list[str] = ["unet:digits", "dit:folder:a.zip"]')
+    folder = write(
+        tmp_path / "notebooks", "data", [], parameters='kinds: list[str] = ["unet:digits", "dit:folder:a.zip"]'
+    )
     found = []
     for print_ in ("one", "two"):
         monkeypatch.setattr(images, "fingerprint", lambda name, print_=print_: f"{name} {print_}")

@@ -75,7 +75,9 @@ def dead_lock(task):
 
 
 def tree(place):
-    return {path: path.read_bytes() if path.is_file() else None for path in place.rglob("*")}
+    """All that is there, but for what planning remembers."""
+    paths = [path for path in place.rglob("*") if "planned" not in path.parts]
+    return {path: path.read_bytes() if path.is_file() else None for path in paths}
 
 
 # ---- plan and status
@@ -380,7 +382,7 @@ def test_a_results_folder_that_refuses_to_be_written(spikiness, four, monkeypatc
 
 def test_run_says_at_once_that_the_results_folder_cannot_be_written(spikiness, place, monkeypatch):
     monkeypatch.setattr(
-        "spikiness_book.engine.sweeps.driver.subprocess.Popen", lambda *a, **k: pytest.fail("an engine started")
+        "spikiness_book.engine.runs.processes.subprocess.Popen", lambda *a, **k: pytest.fail("an engine started")
     )
     (place / "file").write_text("")
     monkeypatch.setenv("SPIKINESS_HOME", str(place / "file"))

@@ -19,7 +19,11 @@ from spikiness_book.engine.sweeps import table
 
 # Every start and every end of a run leaves a line; `napping` is how long a run takes.
 DIARY = "import os, time\nopen(diary, 'a').write(f'start {n}\\n')\ntime.sleep(napping)"
-CELLS = [DIARY, "run.metric('twice', 2 * n, interval=(2 * n - 1, 2 * n + 1), n=3)", "run.table('t', {'n': [n]})"]
+CELLS = [
+    DIARY,
+    "run.metric('twice', 2 * n, interval=(2 * n - 1, 2 * n + 1), over='draws', n=3)",
+    "run.table('t', {'n': [n]})",
+]
 END = "open(diary, 'a').write(f'end {n}\\n')"
 PARAMETERS = 'n: int = 1  # a number\ndiary: str = ""  # a file\nnapping: float = 0.1  # seconds\n'
 FAULTS = {
@@ -117,6 +121,14 @@ def test_a_sweep_makes_every_run_once_and_then_nothing(place):
     assert sum(diary(place).values()) == 10
 
 
+def test_runs_start_in_the_order_of_the_plan(place):
+    file = sweep(place, 1)
+    file.write_text(file.read_text().replace("grid: {n: [1]}", "list: [{n: 3}, {n: 1}, {n: 4}, {n: 2}]"))
+    assert finish(place, file, "--cores", "1") == 0
+    lines = (place / "diary").read_text().split("\n")[:-1]
+    assert lines == [f"{what} {n}" for n in (3, 1, 4, 2) for what in ("start", "end")]
+
+
 def test_a_driver_killed_at_any_moment_loses_nothing_and_repeats_nothing(place):
     file = sweep(place, 6, napping=0.4)
     draw = random.Random(0)
@@ -150,10 +162,10 @@ def test_sigterm_and_ctrl_c_stop_all_and_the_same_command_goes_on(place):
         end = time.monotonic() + 60
         while not (place / "diary").exists() and time.monotonic() < end:
             time.sleep(0.1)
-        os.unlink(place / "diary")
         process.send_signal(number)
         assert process.wait(60) == code
         assert gone(place), marked(place)
+        os.unlink(place / "diary")
         assert "stopped: 0 of 4 runs are done" in said(place)
     assert {found.state for found in sweeps.status(planned(place, file))} <= {"absent", "failed"}
     assert not list(place.glob("home/smoke/runs/naps/*.lock"))

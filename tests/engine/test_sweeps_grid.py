@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import time
 from collections import Counter
 
 import pytest
@@ -148,7 +149,7 @@ def test_rounding_never_leaves_the_bounds(read):
 def test_no_point_is_drawn_twice(read):
     points = drawn(read, "{n: {low: 1, high: 10}, label: {choices: [a, b]}}", 20)  # all there are
     assert sorted((p["n"], p["label"]) for p in points) == list(itertools.product(range(1, 11), "ab"))
-    with pytest.raises(SpikinessError, match=r"random: count is 21, and only 20 different points were drawn: lower it"):
+    with pytest.raises(SpikinessError, match=r"random: count is 21, and there are only 20 different points: lower it"):
         drawn(read, "{n: {low: 1, high: 10}, label: {choices: [a, b]}}", 21)
 
 
@@ -216,6 +217,19 @@ REFUSED = [
     # slips of the keyboard that would fill the memory
     (HEAD + "random: {count: 1000000000, parameters: {lr: {low: 1.0, high: 2.0}}}", ["1,000,000,000 runs: at most"]),
     (HEAD + "grid: {" + ", ".join(f"p{i}: [1, 2, 3, 4]" for i in range(20)) + "}", ["1,099,511,627,776 runs"]),
+    (
+        HEAD + "random: {count: 100000, parameters: {n: {choices: [1, 2, 3]}}}",
+        ["count is 100000, and there are only 3"],
+    ),
+    (HEAD + RANDOM.replace("2", "99999") + "{lr: {low: 0.1234561, high: 0.1234569}}}", ["different points were drawn"]),
+    (HEAD + "grid: {n: " + "[" * 100_000 + "]" * 100_000 + "}", ["nested deeper than 20 levels"]),
+    (HEAD + "grid: {n: [" + "{a: " * 30 + "1" + "}" * 30 + "]}", ["nested deeper than 20 levels"]),
+    (HEAD + "x: &a [1, 2]\ngrid: {n: *a}", ["an alias (*) is not read here"]),
+    (
+        "a: &a [x, x]\n"
+        + "".join(f"{c}: &{c} [{', '.join(['*' + b] * 9)}]\n" for b, c in itertools.pairwise("abcdefghi")),
+        ["an alias (*) is not read here"],
+    ),
     # what YAML makes of plain words
     (HEAD + "grid: {n: [1], n: [2]}", ["n is given twice"]),
     (HEAD + "grid: {tied: [on, off]}", ["'on' would be read as true or false"]),
@@ -238,8 +252,10 @@ def one_line(error, *parts):
 
 @pytest.mark.parametrize(("text", "says"), REFUSED)
 def test_what_is_refused_when_read(read, tmp_path, text, says):
+    start = time.process_time()
     with pytest.raises(SpikinessError) as error:
         read(text)
+    assert time.process_time() - start < 1
     assert one_line(error, *says).startswith(f"{tmp_path / 'first.yaml'}")
 
 

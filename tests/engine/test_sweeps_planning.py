@@ -13,7 +13,7 @@ from test_sweeps_table import finished
 from spikiness.errors import CorruptArtifact, SpikinessError
 from spikiness.files import write_json
 from spikiness_book.engine import runs, sweeps
-from spikiness_book.engine.runs import locks, sources, store
+from spikiness_book.engine.runs import digests, locks, store
 from spikiness_book.engine.sweeps import grid, planning
 
 ROOM = {"cpu": 1, "gpu": 0, "memory": 2000, "minutes": 10}
@@ -32,10 +32,10 @@ def place(tmp_path, monkeypatch):
 def package(tmp_path, monkeypatch):
     """A copy of the package to change, with a module of its own."""
     root = tmp_path / "spikiness"
-    for name in sources.PACKAGES:
-        shutil.copytree(sources.ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in digests.PACKAGES:
+        shutil.copytree(digests.ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
     (root / "box.py").write_text("def used(x):\n    return _helper(x)\n\ndef _helper(x):\n    return x\n\nunused = 1\n")
-    monkeypatch.setattr(sources, "ROOT", tmp_path)
+    monkeypatch.setattr(digests, "ROOT", tmp_path)
     return root
 
 
@@ -152,7 +152,9 @@ def test_an_altered_artefact_is_seen_when_asked_and_an_altered_result_always(pla
     assert "t.csv" in planning.status(tasks, verified=True)[0].reason
 
 
-@pytest.mark.parametrize(("change", "says"), [({"format": 2}, "another format"), ({"id": "0" * 16}, "expected the")])
+@pytest.mark.parametrize(
+    ("change", "says"), [({"format": store.FORMAT + 1}, "another format"), ({"id": "0" * 16}, "expected the")]
+)
 def test_the_result_of_another_format_or_run_does_not_count(place, change, says):
     tasks = planned(place, "grid: {n: [1, 2]}")
     for task in tasks:
@@ -273,6 +275,27 @@ def test_relative_places_are_saved_whole(place, monkeypatch):
     monkeypatch.chdir("/")
     content = planning.load(place / "plan.json")
     assert (content["home"], content["notebooks"]) == (str(place / "home"), str(place / "notebooks"))
+
+
+def test_a_job_reads_relative_data_from_where_the_sweep_was_planned(place, monkeypatch):
+    from spikiness_book.engine.sweeps import job
+
+    seen = []
+    monkeypatch.setattr(
+        job.runner, "execute", lambda *_, **__: seen.append((os.getcwd(), os.environ["SPIKINESS_DATA"]))
+    )
+    monkeypatch.chdir(place)
+    monkeypatch.setenv("SPIKINESS_DATA", "data")
+    write(place / "notebooks", "pictures", [], parameters='data: str = "folder:faces"\n')
+    (place / "faces" / "a").mkdir(parents=True)
+    (place / "faces" / "a" / "1.png").write_bytes(b"a picture")
+    (task,) = planned(place, "parameters: {}", chapter="pictures")
+    planning.save(place / "plan.json", [task], ROOM, place / "notebooks")
+    assert task.parameters["data"] == "folder:faces"  # part of the run's name, the same in every folder
+    monkeypatch.chdir("/")
+    monkeypatch.delenv("SPIKINESS_DATA")
+    assert job.make(place / "plan.json", task.id) == 0
+    assert seen == [(str(place), str(place / "data"))]
 
 
 def test_a_plan_of_another_version_is_refused(place):

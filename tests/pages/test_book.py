@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from spikiness.errors import CorruptArtifact, RunFailed, SpikinessError
-from spikiness_book.engine.runs import findings, parameters, sources, store
+from spikiness_book.engine.runs import digests, findings, parameters, store
 from spikiness_book.engine.runs import notebook as notebooks
 from spikiness_book.engine.runs.chapter import Run
 from spikiness_book.engine.sweeps import planning
@@ -96,10 +96,10 @@ def record(
 ) -> Path:
     """A complete, verified run of a chapter in the run store, made without a kernel."""
     source = notebooks.read(chapter, root / "notebooks")
-    code, modules = sources.notebook_code(source)
+    code, modules = digests.notebook_code(source)
     declared = parameters.read(source, chapter)
     values = parameters.validate(declared, parameters.profile_values(root / "notebooks", chapter, profile), chapter)
-    inputs = {"source": code, "modules": sources.code_digest(modules), "data": None, "torch": "2", "device": "cpu"}
+    inputs = {"source": code, "modules": digests.code_digest(modules), "data": None, "torch": "2", "device": "cpu"}
     folder = store.run_folder(profile, chapter, store.sha256(f"{profile} {chapter}".encode())[:16])
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -418,7 +418,8 @@ def test_a_deleted_result_or_metric_stops_the_book(root, tmp_path, chapters):
         staged(root, tmp_path, chapters)
     (root / "book" / "claims.yaml").write_text("{}")
     with pytest.raises(
-        SpikinessError, match=r"book/discussion.md: \{\{ hybrid.flip_ratio \}\}: chapter 'hybrid': no metric"
+        SpikinessError,
+        match=r"book/discussion.md: \{\{ hybrid.flip_ratio\[setting=enough units\] \}\}: chapter 'hybrid': no metric",
     ):
         staged(root, tmp_path, chapters)
     del chapters["hybrid"]
@@ -453,7 +454,9 @@ def test_a_chapter_needs_a_title(root, tmp_path, chapters):
 def test_the_digest_sees_prose_numbers_and_pictures(root, tmp_path, chapters):
     first = stage.digest(staged(root, tmp_path, chapters))
     assert stage.digest(staged(root, tmp_path, chapters)) == first
-    chapters["hybrid"] = stage.Chapter(store.load(record(root, "hybrid", outputs=[], flip_ratio=1.7)))
+    chapters["hybrid"] = stage.Chapter(
+        store.load(record(root, "hybrid", outputs=[], **{"flip_ratio[setting=enough units]": 1.7}))
+    )
     second = stage.digest(staged(root, tmp_path, chapters))
     (root / "book" / "_static" / "custom.css").write_text("p {color: red}")
     assert len({first, second, stage.digest(staged(root, tmp_path, chapters))}) == 3
@@ -476,10 +479,10 @@ def fake_runs(monkeypatch, root, failing=()):
 
     def stand(task):
         if task.chapter in failing:
-            return planning.Standing(task, "failed", "kernel died", root)
+            return planning.Status(task, "failed", "kernel died", root)
         if (task.chapter, task.profile) not in made:  # a second call finds the first run, as the store does
             made[task.chapter, task.profile] = record(root, task.chapter, task.profile)
-        return planning.Standing(task, "complete", "", made[task.chapter, task.profile])
+        return planning.Status(task, "complete", "", made[task.chapter, task.profile])
 
     monkeypatch.setattr(make, "resolve", resolve)
     monkeypatch.setattr(make, "drive", drive)
@@ -488,7 +491,7 @@ def fake_runs(monkeypatch, root, failing=()):
 
 def one_run(monkeypatch, folder):
     """The sweep of a book that gives one run, whatever it is asked for."""
-    monkeypatch.setattr(make, "drive", lambda tasks, *_, **__: [planning.Standing(tasks[0], "complete", "", folder)])
+    monkeypatch.setattr(make, "drive", lambda tasks, *_, **__: [planning.Status(tasks[0], "complete", "", folder)])
 
 
 def test_build_runs_all_in_reading_order_and_skips_sphinx_the_second_time(root, monkeypatch, no_sphinx, capfd):
@@ -633,7 +636,8 @@ def test_changes_in_the_package_and_in_parameters_are_noticed_and_prose_is_not(r
     assert stage.changed(published, root) == ()
     (root / "notebooks" / "profiles.yaml").write_text("hybrid: {smoke: {}, paper: {n: 7}}")
     assert stage.changed(published, root) == ("its parameters",)
-    monkeypatch.setattr(sources, "code_digest", lambda names: "another")
+    monkeypatch.setattr(digests, "code_digest", lambda names: "another")
+    monkeypatch.setattr(digests, "content_digest", lambda: "another")  # what is kept of the planning before
     assert stage.changed(published, root) == ("the code of the package that it uses", "its parameters")
 
 

@@ -83,6 +83,10 @@ def test_other_digits_are_refused(monkeypatch):
         images.load("digits")
 
 
+def test_the_number_of_digits_is_known_without_reading_them():
+    assert sources.TRAINING_IMAGES["digits"] == len(load_digits().target) - 397
+
+
 def test_subsets_are_seeded_nested_and_without_replacement():
     a, b, other = (images.load("digits", n=n, seed=s) for n, s in ((50, 1), (200, 1), (50, 2)))
     assert torch.equal(a.x, b.x[:50])

@@ -25,7 +25,7 @@ CELLS = [
     'n: int = 1  # a number\nslow: int = 0  # the run to sleep once\ntried: str = ""  # it leaves this file',
     'run = runs.begin("nap", globals())',
     "if n == slow and not Path(tried).exists():\n    Path(tried).touch()\n    time.sleep(600)",
-    "run.metric('twice', 2 * n, interval=(2 * n - 1, 2 * n + 1), n=n)\nrun.finish()",
+    "run.metric('twice', 2 * n, interval=(2 * n - 1, 2 * n + 1), over='draws', n=n)\nrun.finish()",
 ]
 
 

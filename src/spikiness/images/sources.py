@@ -20,6 +20,7 @@ from spikiness.images.folders import folder_digest, open_folder
 
 #: What `load` takes as a name.
 NAMES = ("digits", "mnist", "fashion-mnist", "cifar10", "npz:PATH", "folder:PATH")
+TRAINING_IMAGES = {"digits": 1400, "mnist": 60_000, "fashion-mnist": 60_000, "cifar10": 50_000}
 SPLITS = ("train", "test", "val")  # val: only npz and folder
 
 DIGITS_SHA256 = "d67e6500a0b361994083b4d78c9ef5bc7dc9e97aefe19a7f2dafd50195c687f3"  # of all pixels, train then test
@@ -56,7 +57,7 @@ class Source:
 
 def source(name: str, split: str, root: str | os.PathLike[str] | None, fetch: bool) -> Source:
     """The data set `name`; raises `SpikinessError` for an unknown name or split, and where data are missing."""
-    kind = _check_name(name)
+    kind = check_name(name)
     _check_split(split, kind)
     if kind == "digits":
         return _digits(split)
@@ -77,7 +78,7 @@ def fingerprint(name: str, root: str | os.PathLike[str] | None = None) -> str:
     Known sets go by their published checksums, so nothing is read; npz and folder by their contents. Raises
     `SpikinessError` for an unknown name or a path that does not exist.
     """
-    kind = _check_name(name)
+    kind = check_name(name)
     if kind == "digits":
         return DIGITS_SHA256
     if kind in ("cifar10", *IDX_MD5):
@@ -97,7 +98,7 @@ def places(root: str | os.PathLike[str] | None = None) -> list[Path]:
     return [Path(named).expanduser(), cache] if named else [cache]
 
 
-def _check_name(name: object) -> str:
+def check_name(name: object) -> str:
     """The kind of data set in `name`: the part before a colon."""
     text = str(name)
     kind = text.partition(":")[0]

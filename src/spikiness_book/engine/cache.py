@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from spikiness import denoisers, networks, sampling
 from spikiness.errors import CorruptArtifact, SpikinessError, suggest
 from spikiness.training import checkpoints
-from spikiness_book.engine.runs import chapter, locks, sources, store
+from spikiness_book.engine.runs import chapter, digests, locks, store
 
 FORMAT = 3
 KEPT: dict[str, type[nn.Module]] = {**networks.REGISTRY, "EDM": denoisers.EDM}
@@ -74,7 +74,7 @@ def sampled(denoiser: nn.Module, shape: Sequence[int], seeds: Sequence[int], lab
     torch's version; a file that was altered is drawn again."""
     what = [_described(denoiser), store.sha256(_weights([denoiser])), [*shape], [*seeds]]
     code = [("spikiness.sampling", "sample"), *((type(m).__module__, type(m).__qualname__) for m in _nested(denoiser))]
-    what += [_fingerprint("labels", labels), sources.code_digest(code), _torch()]
+    what += [_fingerprint("labels", labels), digests.code_digest(code), _torch()]
     path = store.under(store.home(), "samples", f"{store.sha256(json.dumps(what).encode())[:32]}.npz")
     with locks.hold(path.with_suffix(".lock"), f"samples {path.stem[:8]}"):
         with contextlib.suppress(OSError, ValueError, KeyError, zipfile.BadZipFile):  # zip checks every bit
@@ -110,14 +110,14 @@ def _code(fit: Callable[..., Any]) -> Any:
     name = getattr(fit, "__qualname__", "<lambda>")
     if "<" in name or "." in name:
         raise SpikinessError(f"cached() takes functions and classes defined at the top of a module, not {fit!r}")
-    if fit.__module__.partition(".")[0] in sources.PACKAGES:
-        return sources.function_digest(fit.__module__, name)
+    if fit.__module__.partition(".")[0] in digests.PACKAGES:
+        return digests.function_digest(fit.__module__, name)
     file = getattr(sys.modules.get(fit.__module__), "__file__", None)
     if file is None:
         raise SpikinessError(
             f"cached() cannot see the code of {fit.__qualname__}: define it in a module, not a notebook"
         )
-    return [name, sources.file_digest(Path(file))]  # such a file counts whole
+    return [name, digests.file_digest(Path(file))]  # such a file counts whole
 
 
 def _fingerprint(name: str, value: Any) -> Any:

@@ -9,13 +9,14 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from spikiness.errors import RunFailed, SpikinessError
+from spikiness.errors import CorruptArtifact, RunFailed, SpikinessError
 from spikiness_book.engine.runs import notebook as notebooks
 from spikiness_book.engine.runs import parameters, store
 from spikiness_book.engine.runs.notebook import resolve
 from spikiness_book.engine.runs.runner import WALL_LIMIT
 from spikiness_book.engine.sweeps import planning as sweeps
-from spikiness_book.engine.sweeps.driver import drive, named, usable_cores
+from spikiness_book.engine.sweeps.driver import drive, usable_cores
+from spikiness_book.engine.sweeps.progress import named
 from spikiness_book.pages import scan, stage
 from spikiness_book.pages.stage import Chapter
 
@@ -132,11 +133,26 @@ def _run(names: Sequence[str], profile: str, root: Path) -> dict[str, Chapter]:
     cores = usable_cores()
     threads = int(os.environ.get("OMP_NUM_THREADS") or cores) if profile == "paper" else 1
     resources = {"cpu": min(threads, cores), "minutes": WALL_LIMIT // 60}
-    standing = drive(tasks, f"book-{profile}", cores, resources=resources, notebooks=notebooks)
-    failed += [f"{named(found.task)}: {found.reason}" for found in standing if found.state != "complete"]
+    costs = {name: _costs(name, root) for name in names}
+    known = {name: seconds for name, (measured, seconds) in costs.items() if measured == profile}
+    expected = sweeps.expected(tasks, {name: seconds for name, (_, seconds) in costs.items()})
+    tasks.sort(key=lambda task: -expected.get(task.id, 0))  # the longest first, so that no core waits for it at the end
+    statuses = drive(tasks, f"book-{profile}", cores, resources=resources, notebooks=notebooks, expected=known)
+    statuses.sort(key=lambda status: names.index(status.task.chapter))
+    failed += [f"{named(status.task)}: {status.reason}" for status in statuses if status.state != "complete"]
     if failed:
         raise RunFailed(f"{len(failed)} of {len(names)} chapters failed:\n" + "\n".join(failed))
-    return {found.task.chapter: Chapter(store.load(found.folder)) for found in standing}
+    return {status.task.chapter: Chapter(store.load(status.folder)) for status in statuses}
+
+
+def _costs(name: str, root: Path) -> tuple[str, float]:
+    """The profile of a chapter's published run, and the seconds that it took; "" and 0 where there is none."""
+    folder = store.under(root / "published", name)
+    with contextlib.suppress(CorruptArtifact, KeyError):
+        return store.read_json(folder / "result.json")["profile"], store.read_json(folder / "environment.json")[
+            "seconds"
+        ]
+    return "", 0.0
 
 
 def _published(name: str, root: Path) -> Chapter | None:

@@ -14,7 +14,6 @@ import yaml
 from spikiness.errors import SpikinessError, suggest
 from spikiness_book.engine import runs
 from spikiness_book.engine.runs import notebook as notebooks
-from spikiness_book.engine.runs import parameters, sources
 from spikiness_book.engine.runs.store import Result
 from spikiness_book.pages import blocks as pages
 from spikiness_book.pages import claims, numbers, scan
@@ -51,14 +50,11 @@ def changed(result: Result, root: Path) -> tuple[str, ...]:
 
     Data and torch's version are left out: neither needs to be there to build pages.
     """
-    chapter, template = result.chapter, notebooks.read(result.chapter, root / "notebooks")
-    code, modules = sources.notebook_code(template)
-    declared = parameters.read(template, chapter)
-    values = parameters.profile_values(root / "notebooks", chapter, result.profile)
+    source = notebooks.Source(result.chapter, result.profile, root / "notebooks")
     found = {
-        "the code of the chapter": code != result.inputs["source"],
-        "the code of the package that it uses": sources.code_digest(modules) != result.inputs["modules"],
-        "its parameters": parameters.validate(declared, values, chapter) != result.parameters,
+        "the code of the chapter": source.code["source"] != result.inputs["source"],
+        "the code of the package that it uses": source.code["modules"] != result.inputs["modules"],
+        "its parameters": source.values != result.parameters,
     }
     return tuple(what for what, differs in found.items() if differs)
 

@@ -7,8 +7,17 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from spikiness_book import plots
-from spikiness_book.plots import GENERALIZED, MEMORIZED, THEORY
+from spikiness_book import plots, zoo
+from spikiness_book.chapters.audit import measure, stages
+from spikiness_book.plots import AMBER, GENERALIZED, MEMORIZED, SKY, THEORY
+
+SHARES = (-0.03, 1.03)  # limits of an axis of shares
+SORTS = {measure.COPY: MEMORIZED, measure.NEW: GENERALIZED}
+
+
+def labeled(data: pd.DataFrame) -> pd.DataFrame:
+    """The table with the name of each `kind` as figures show it."""
+    return data.assign(kind=data.kind.map(zoo.label))
 
 
 def flag_rates(data: pd.DataFrame, goal: float) -> Figure:
@@ -70,6 +79,41 @@ def kind_curves(
     beside = across == 1
     plots.legend(fig, "outside right center" if beside else "outside lower center", ncols=1 if beside else 2)
     return fig
+
+
+def known(data: pd.DataFrame) -> Figure:
+    """Realized FPR over the number of known images: held-out ones, generated ones, and images like those judged."""
+    colors = {measure.HELD: MEMORIZED, measure.GENERATED: GENERALIZED, measure.LIKE: THEORY}
+    labels = {"known": "known images", "fpr": "realized FPR"}
+    return kind_curves(labeled(data), "known", "fpr", "images", labels, colors)
+
+
+def draws(drawn: pd.DataFrame) -> Figure:
+    """AUROC and TPR over the draws of the noise that are averaged."""
+    colors = {measure.AUROC: GENERALIZED, measure.TPR: MEMORIZED}
+    labels = {"draws": "draws of the noise", "share": "rate"}
+    return kind_curves(labeled(drawn), "draws", "share", "what", labels, colors, ylim=SHARES)
+
+
+def shares(data: pd.DataFrame) -> Figure:
+    """Share flagged and share memorized over the samples looked at."""
+    labels = {"samples": "samples looked at", "share": "share of samples"}
+    colors = {"flagged": MEMORIZED, measure.TRUE: THEORY}
+    return kind_curves(labeled(data), "samples", "share", "what", labels, colors)
+
+
+def shares_by_stage(data: pd.DataFrame) -> Figure:
+    """Shares flagged and share memorized over images seen."""
+    colors = {stages.FLAGGED: MEMORIZED, stages.ANEW: AMBER, measure.TRUE: THEORY}
+    labels = {"images_seen": "images seen", "share": "share of samples"}
+    return kind_curves(labeled(data), "images_seen", "share", "what", labels, colors, ylim=SHARES)
+
+
+def scores_by_stage(data: pd.DataFrame) -> Figure:
+    """Mean scores of training and held-out images over images seen, the fixed threshold at 0."""
+    colors = {stages.REPEATED: MEMORIZED, stages.ONCE: SKY, measure.HELD: GENERALIZED}
+    labels = {"images_seen": "images seen", "score": "score, in Std"}
+    return kind_curves(labeled(data), "images_seen", "score", "images", labels, colors, mark=0, yscale="symlog")
 
 
 def paired_rows(

@@ -1,4 +1,4 @@
-"""The detector in use: thresholds carried to models they were not chosen on; what is flagged, the cost, how early."""
+"""The detector in use: thresholds carried to models they were not chosen on; what is flagged, and what it costs."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -11,16 +11,16 @@ from torch import Tensor, nn
 
 from spikiness import detection, measures, representations
 from spikiness.detection.calibration import auroc, quantile, values
-from spikiness.detection.detector import Detector, Explanation, Probe
-from spikiness.statistics import Interval, hull, onset, precedence, rate
+from spikiness.detection.detector import Detector, Probe
+from spikiness.statistics import rate
 from spikiness_book import copying, zoo
 
 FPR = 0.01  # false alarms allowed where a threshold is set
 NEW, COPY, BETWEEN = "new", "memorized", "between"  # sorts of samples
 HELD, GENERATED = "held-out images", "generated images"  # known not to be memorized
 LIKE = "images like those judged"
-REPEATED, ONCE = "repeated training images", "training images seen once"
-FLAGGED, ANEW, TRUE = "flagged, fixed threshold", "flagged, threshold set at each stage", "memorized"
+TRUE = "memorized"  # what a share of samples is of: those that are, beside those flagged
+AUROC, TPR = "AUROC", "TPR at 1 % FPR"  # of the mean over draws
 WORST, SCALE_FREE, DEFAULT = "calibrated", "calibrated, std_over_norm", "default"
 
 
@@ -174,10 +174,10 @@ def expected_fpr(known: int, fpr: float = FPR) -> float:
     return (int(np.floor(fpr * known + 1e-9)) + 1) / (known + 1)
 
 
-def repeated_share(rows: pd.DataFrame, what: str) -> tuple[float, Interval]:
-    """Of new samples that are flagged (alarms) or not (quiet), the share nearest to a repeated image, with Wilson's."""
-    hits, total = int(rows[f"{what}_repeated"].sum()), int(rows[what].sum())
-    return hits / total, Interval(*measures.wilson(hits, total), over="samples")
+def with_expected(counted: pd.DataFrame) -> pd.DataFrame:
+    """The rows of `by_known`, then those expected of images like those judged: seed -1, no interval (low is NaN)."""
+    like = counted.drop_duplicates(["kind", "known"]).assign(images=LIKE, seed=-1, low=float("nan"))
+    return pd.concat([counted, like.assign(fpr=[expected_fpr(k) for k in like.known])])
 
 
 def grid(case: AuditedModel, score: np.ndarray, limit: float, most: int = 6) -> tuple[dict, dict, pd.DataFrame]:
@@ -221,10 +221,10 @@ def draws(case: AuditedModel, choice: Probe, counts: Sequence[int], most: int) -
         if draw + 1 in counts:
             mean = total / (draw + 1)
             found = detection.evaluate(mean[: len(m)], mean[len(m) :], (near_m, near_g), draws=500)
-            for what in ("auroc", "tpr"):
-                low, high = getattr(found, f"{what}_interval")
+            ends = {AUROC: (found.auroc, found.auroc_interval), TPR: (found.tpr, found.tpr_interval)}
+            for what, (share, (low, high)) in ends.items():
                 row = {"kind": case.kind, "seed": case.model.seed, "draws": draw + 1, "what": what}
-                rows.append({**row, "share": getattr(found, what), "low": low, "high": high})
+                rows.append({**row, "share": share, "low": low, "high": high})
     return pd.DataFrame(rows)
 
 
@@ -285,136 +285,17 @@ def needed(share: float, fpr: float, tpr: float, allowed: float = FPR, most: int
     return None
 
 
-def along(case: AuditedModel, rule: FlagRule, count: int) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """At each stage of a training, shares of `count` samples (flagged at the fixed threshold of a rule, flagged at one
-    set on held-out images of that stage, memorized) and mean scores of training and held-out images, both long.
-
-    Scores are counted from the threshold in Std of the held-out images' at the end; intervals resample images.
-    """
-    model, shares, means = case.model, [], []
-    kinds = {REPEATED: model.x[model.copies > 1], ONCE: model.x[model.copies == 1][: len(case.held)]}
-    kinds[HELD] = case.held
-    sizes = [len(x) for x in kinds.values()]
-    scored = [values(stage, rule.choice, torch.cat(list(kinds.values()))).numpy() for stage in model.stages]
-    scale = max(float(scored[-1][-sizes[-1] :].std()), 1e-12)
-    seen = model.seen
-    last = len(model.stages) - 1
-    for k, every in enumerate(scored):
-        at = {"kind": case.kind, "seed": model.seed, "images_seen": seen[k]}
-        parts = dict(zip(kinds, np.split(every, np.cumsum(sizes)[:-1]), strict=True))
-        for name, score in parts.items():
-            low, high = measures.bootstrap((score - rule.threshold) / scale, draws=500)
-            mean = float((score.mean() - rule.threshold) / scale)
-            means.append({**at, "images": name, "score": mean, "low": low, "high": high})
-        there = zoo.tell_apart(case.samples.x[:count], model.x) if k == last else None  # the same samples
-        samples = there or zoo.told_apart(model, count, k)
-        score = values(model.stages[k], rule.choice, samples.x).numpy()
-        hits = {FLAGGED: score > rule.threshold, ANEW: score > quantile(parts[HELD], FPR)}
-        hits[TRUE] = samples.ratio < zoo.MEMORIZED_BELOW
-        for name, hit in hits.items():
-            share, (low, high) = rate(hit)
-            shares.append({**at, "what": name, "share": share, "low": low, "high": high})
-    return pd.DataFrame(shares), pd.DataFrame(means)
-
-
-def above_from(curve: pd.DataFrame, level: float) -> float:
-    """Images seen from which on a curve's interval stays above `level` until the end; NaN where it never does."""
-    curve = curve.sort_values("images_seen")
-    return float(onset(curve.images_seen, curve.low > level))
-
-
-def first_signs(shares: pd.DataFrame, means: pd.DataFrame) -> pd.DataFrame:
-    """One row per kind, seed and sign: images seen from which it stays: a flagged share above the false alarms allowed,
-    a share of copies above none, repeated images' mean score above that of held-out ones (intervals apart)."""
+def plan(fpr: float, tpr: float) -> pd.DataFrame:
+    """How many samples tell a model that copies, by its true share of copies: with the false alarms that were promised,
+    and with the realized ones (known to the auditor); `tpr` is the realized one in both."""
     rows = []
-    for (kind, seed), mine in shares.groupby(["kind", "seed"], sort=False):
-        for name in (FLAGGED, ANEW):
-            rows.append((kind, seed, name, above_from(mine[mine.what == name], FPR)))
-        rows.append((kind, seed, TRUE, above_from(mine[mine.what == TRUE], 0.0)))
-        scored = means[(means.kind == kind) & (means.seed == seed)]
-        held = scored[scored.images == HELD].set_index("images_seen").high
-        high = scored[scored.images == REPEATED]
-        high = high.assign(low=high.low.to_numpy() - held[high.images_seen].to_numpy())
-        rows.append((kind, seed, REPEATED, above_from(high, 0.0)))
-    return pd.DataFrame(rows, columns=["kind", "seed", "sign", "images_seen"])
-
-
-def lead(signs: pd.DataFrame, sign: str) -> dict[str, int]:
-    """In how many trainings a sign comes before the copies, at the same stage, after them; alone or missed where one of
-    the two never comes."""
-    table = signs.pivot(index=["kind", "seed"], columns="sign", values="images_seen")
-    return precedence(table[sign], table[TRUE])
-
-
-def unit_names(model: nn.Module, choice: Probe, x: Tensor, units: Sequence[int]) -> list[str]:
-    """Channel (and place, where all units are kept) of units by their index in the pooled representation."""
-    y = representations.noisy(x[:1], choice.sigma)
-    shape = representations.capture_each(model, [choice.layer], y, choice.sigma, lambda _, h: h)[choice.layer].shape[1:]
-    if choice.pool != "all" or len(shape) == 1:
-        return [f"{unit}" for unit in units]
-    if len(shape) == 3:  # [C, H, W]
-        return [f"{c} ({i}, {j})" for c, i, j in zip(*np.unravel_index(units, shape), strict=True)]
-    return [f"{c} ({token})" for token, c in zip(*np.unravel_index(units, shape), strict=True)]  # [tokens, C]
-
-
-def explained(case: AuditedModel, rule: FlagRule, score: np.ndarray, k: int = 10) -> pd.DataFrame:
-    """The `k` units with most energy of one memorized sample, the one with the highest score, and one new sample, that
-    with the median score: channel and place, share of the energy; participation ratio and active units of each."""
-    detector, rows = Detector(case.model.denoiser, **asdict(rule.choice), allow_unit=True), []
-    for sort in (COPY, NEW):
-        mine = np.flatnonzero(case.sort == sort)
-        mine = mine[np.argsort(score[mine])]
-        at = mine[-1] if sort == COPY else mine[len(mine) // 2]
-        x = case.samples.x[at : at + 1]
-        found = detector.explain(x, k)
-        names = unit_names(case.model.denoiser, rule.choice, x, found.units[0].tolist())
-        row = {"kind": case.kind, "seed": case.model.seed, "sort": sort, "sample": int(at)}
-        row |= {"participation": float(found.participation), "active": int(found.active), "size": found.size}
-        rows += [
-            {**row, "unit": name, "share": share} for name, share in zip(names, found.shares[0].tolist(), strict=True)
-        ]
+    for share in (0.005, 0.01, 0.02, 0.05, 0.1, 0.2):
+        promised, realized = needed(share, FPR, tpr), needed(share, fpr, tpr, max(fpr, FPR))
+        row = {"true share": f"{share:.1%}", "samples, rates as promised": promised}
+        rows.append({**row, "samples, rates as realized": realized})
     return pd.DataFrame(rows)
 
 
-def participations(case: AuditedModel, rule: FlagRule, most: int, k: int = 10) -> pd.DataFrame:
-    """Per sort of sample: participation ratio over units, energy of the first `k`, and how many of these two samples
-    near one training image share, beside two near different ones; mean over the first `most`."""
-    detector, rows = Detector(case.model.denoiser, **asdict(rule.choice), allow_unit=True), []
-    for sort, which in ((COPY, case.samples.memorized), (NEW, case.samples.generalized)):
-        x, _, nearest = case.samples.part(which, most)
-        found = detector.explain(x, k)
-        share, (low, high) = _mean((found.participation / found.size).numpy(), nearest)
-        top, (top_low, top_high) = _mean(found.shares.sum(dim=1).numpy(), nearest)
-        same, other = overlap(found, nearest)
-        row = {"kind": case.kind, "seed": case.model.seed, "sort": sort, "participation": share, "low": low}
-        row |= {"high": high, "energy": top, "energy_low": top_low, "energy_high": top_high}
-        rows.append({**row, "same": same, "other": other, "size": found.size})
-    return pd.DataFrame(rows)
-
-
-def _mean(numbers: np.ndarray, groups: np.ndarray) -> tuple[float, tuple[float, float]]:
-    mean = float(numbers.mean())
-    return mean, measures.bootstrap(numbers, groups=groups) if len(np.unique(groups)) > 1 else (mean, mean)
-
-
-def overlap(found: Explanation, groups: np.ndarray) -> tuple[float, float]:
-    """Mean share of the first k units that two samples have in common: pairs within a group, and between groups.
-
-    NaN where there is no such pair. groups: [N], the nearest training image.
-    """
-    hot = torch.zeros(len(found.units), found.size).scatter_(1, found.units, 1.0)
-    common = (hot @ hot.T / found.units.shape[1]).numpy()
-    same = groups[:, None] == groups[None, :]
-    apart = ~np.eye(len(groups), dtype=bool)
-    return tuple(float(common[mask].mean()) if mask.any() else float("nan") for mask in (same & apart, ~same))
-
-
-def worst(rows: pd.DataFrame, name: str, highest: bool) -> tuple[float, Interval, pd.Series]:
-    """The highest or lowest of a rate in any row, its interval, and the row."""
-    row = rows.loc[rows[name].idxmax() if highest else rows[name].idxmin()]
-    return float(row[name]), Interval(row[f"{name}_low"], row[f"{name}_high"], over="nearest training images"), row
-
-
-def mean_rate(rows: pd.DataFrame, name: str) -> tuple[float, Interval]:
-    """Mean of a rate over models, with the range from the lowest to the highest end of any of their intervals."""
-    return hull(rows[name], rows[f"{name}_low"], rows[f"{name}_high"], over="models")
+def powers_of_two(most: int) -> list[int]:
+    """1, 2, 4, ... up to `most`."""
+    return [2**k for k in range(most.bit_length())]

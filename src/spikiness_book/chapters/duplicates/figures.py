@@ -8,6 +8,13 @@ from matplotlib.figure import Figure
 from spikiness_book import plots
 from spikiness_book.plots import GENERALIZED, MARKERS, MEMORIZED, SKY, THEORY
 
+LABELS = {
+    "images_seen": "images seen",
+    "presentations": "presentations of the image",
+    "share": "memorized fraction",
+    "copies": "copies",
+}
+
 
 def sampled_frequencies(data: pd.DataFrame, each: pd.DataFrame) -> Figure:
     """The `frequency` of images among samples with its interval, against the `expected` one, on log axes; the diagonal

@@ -9,7 +9,7 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 from spikiness import measures
-from spikiness.statistics import Crossing, Interval, first_rise, hull, rate
+from spikiness.statistics import INSIDE, Crossing, Interval, first_rise, hull, rate
 from spikiness_book import copying
 from spikiness_book.zoo import Trained
 
@@ -88,11 +88,18 @@ def _image(found: pd.DataFrame) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Flip:
-    """A number of copies from which on half of the images, or samples, are copies."""
+    """A number of copies, or of presentations, from which on half of the images, or samples, are copies."""
 
     value: float
     interval: Interval
     where: str  # INSIDE, or the value is a bound
+    n: int  # images, samples or networks that it was taken over
+
+    def times(self, factor: float) -> "Flip":
+        """The flip in another unit, of which `factor` make one of this: presentations from copies."""
+        low, high = (factor * end for end in self.interval)
+        interval = Interval(low, high, level=self.interval.level, over=self.interval.over)
+        return Flip(factor * self.value, interval, self.where, self.n)
 
 
 def image_flip(counts: pd.DataFrame) -> Flip:
@@ -110,7 +117,7 @@ def _flip(copies: np.ndarray, hits: np.ndarray, groups: np.ndarray | None = None
     pairs = np.column_stack([copies, hits]).astype(float)
     rise = _rise_of_means(pairs)
     low, high = measures.bootstrap(pairs, lambda p: _rise_of_means(p).value, groups=groups, draws=1000)
-    return Flip(rise.value, Interval(min(low, rise.value), max(high, rise.value), over=over), rise.where)
+    return Flip(rise.value, Interval(min(low, rise.value), max(high, rise.value), over=over), rise.where, len(copies))
 
 
 def _rise_of_means(pairs: np.ndarray) -> Crossing:
@@ -132,23 +139,28 @@ def each_once(networks: Sequence[Trained], count: int, along: bool = False) -> p
     return pd.DataFrame(found).sort_values(["presentations", "seed"], ignore_index=True)
 
 
-def once_flip(once: pd.DataFrame) -> Crossing:
-    """Presentations of an image at which networks on n images copy in half of their samples, from means over seeds."""
+def once_flip(once: pd.DataFrame) -> Flip:
+    """Presentations of an image at which networks on n images copy in half of their samples, from means over seeds.
+
+    The interval is the range of the sizes tried on either side.
+    """
     mean = once.groupby("presentations").share.mean()
-    return first_rise(mean.index.to_numpy(), mean.to_numpy())
+    rise = first_rise(mean.index.to_numpy(), mean.to_numpy())
+    return Flip(rise.value, Interval(rise.low, rise.high, level=None, over="sizes tried"), rise.where, len(once))
 
 
-def flip_along(once: pd.DataFrame) -> tuple[float, Interval, bool]:
+def flip_along(once: pd.DataFrame) -> Flip:
     """Presentations at which half of the samples are copies, along the training of networks of one n: mean over them,
-    the outermost ends of their intervals, and whether one of them is a bound."""
-    values, lows, highs, bound = [], [], [], False
+    and the outermost ends of their intervals. It is a bound where one of them is."""
+    rises, lows, highs = [], [], []
     for _, curve in once.sort_values("presentations").groupby("seed"):
-        rise, early, late = (first_rise(curve.presentations, curve[column]) for column in ("share", "high", "low"))
-        values.append(rise.value)
-        lows.append(min(rise.value, early.value, late.value))
-        highs.append(max(rise.value, early.value, late.value))
-        bound |= not rise.inside
-    return *hull(values, lows, highs), bound
+        ends = [first_rise(curve.presentations, curve[column]) for column in ("share", "high", "low")]
+        rises.append(ends[0])
+        lows.append(min(rise.value for rise in ends))
+        highs.append(max(rise.value for rise in ends))
+    bounds = [rise.where for rise in rises if not rise.inside]
+    value, interval = hull([rise.value for rise in rises], lows, highs)
+    return Flip(value, interval, bounds[0] if bounds else INSIDE, len(rises))
 
 
 def crossings(stages: pd.DataFrame) -> pd.DataFrame:

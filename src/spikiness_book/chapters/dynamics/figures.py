@@ -1,11 +1,27 @@
 """Figures of the chapter on training over time: when copies come, and which layers tell them apart."""
 
+from typing import Any
+
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
 from spikiness_book import plots
 from spikiness_book.plots import MARKERS
+
+LABELS = {
+    "images_seen": "images seen",
+    "share": "memorized fraction",
+    "quality": "kernel distance to held-out images",
+    "to_empirical": "relative distance to $f_{emp}$",
+    "loss": "loss",
+    "n": "n",
+}
+
+
+def by_size(curves: pd.DataFrame, y: str, **looks: Any) -> Figure:
+    """`y` over `images_seen`, a curve with intervals for each `n` and `seed`; looks as for `plots.interval_curves`."""
+    return plots.interval_curves({"all": curves}, "images_seen", y, "n", LABELS, **looks)
 
 
 def copy_times(data: pd.DataFrame, kinds: dict[str, str]) -> Figure:

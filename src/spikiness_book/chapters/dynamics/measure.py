@@ -94,6 +94,15 @@ def times(stages: pd.DataFrame, real: float, factor: float) -> pd.DataFrame:
     return pd.DataFrame(found)
 
 
+def loss_curves(stages: pd.DataFrame) -> pd.DataFrame:
+    """The two losses one below the other: n, seed, images_seen, which images, and loss with its interval."""
+    parts = []
+    for name, key in {"training images": "train", "held-out images": "held"}.items():
+        ends = {"low": stages[f"{key}_low"].clip(lower=0.001), "high": stages[f"{key}_high"]}
+        parts.append(stages[["n", "seed", "images_seen"]].assign(images=name, loss=stages[key], **ends))
+    return pd.concat(parts)
+
+
 @dataclass(frozen=True)
 class Growth:
     """Exponent of a time over n, and what it rests on."""
@@ -177,6 +186,14 @@ def spikier(calibrated: pd.DataFrame) -> float:
     return float(((calibrated.auroc - 0.5) * way > 0).mean())
 
 
+def by_layer(calibrated: pd.DataFrame, sigma: float) -> pd.DataFrame:
+    """AUROC at one noise level, a row per layer and per pooling and measure (`what`): of the network nearest to .5."""
+    rows = calibrated[calibrated.sigma == sigma]
+    rows = rows.assign(what=rows.pool + ", " + rows.measure, layer=rows.layer.str.removeprefix("network."))
+    worst = rows.groupby(["layer", "what"], sort=False).auroc.agg(lambda each: min(each, key=lambda v: abs(v - 0.5)))
+    return worst.reset_index()
+
+
 def scores(
     denoiser: EDM, x: Tensor, choices: dict[str, detection.Probe], draws: int, seed: int
 ) -> dict[str, np.ndarray]:
@@ -187,6 +204,11 @@ def scores(
     sigma = next(iter(choices.values())).sigma
     error = sum(losses(denoiser, x, seed + 100 * k, [sigma]) for k in range(draws)) / draws
     return {**found, ERROR: -error.numpy(), LOSS: -losses(denoiser, x, seed).numpy()}
+
+
+def copied(network: Trained, found: pd.DataFrame, mask: np.ndarray) -> Tensor:
+    """The training images of a network that its samples of `mask` [N] copy; `found` is `copying.table` of them all."""
+    return network.x[sorted(set(found.nearest[mask]))]
 
 
 def unused(x: Tensor, seen: Sequence[Tensor]) -> Tensor:

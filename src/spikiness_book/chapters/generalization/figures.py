@@ -8,6 +8,15 @@ from matplotlib.figure import Figure
 from spikiness_book import plots
 from spikiness_book.plots import GENERALIZED, MEMORIZED, REGIMES, THEORY
 
+LABELS = {  # of axes and legends, by the column that they show; a legend that explains itself has none
+    "n": "training samples $n$",
+    "distance": "relative distance",
+    "batch": "batch size",
+    "sigma": "noise level $\\sigma$",
+    "value": "relative error",
+    **dict.fromkeys(("between", "data", "measure", "steps"), ""),
+}
+
 
 def losses(data: pd.DataFrame, theory: pd.DataFrame, levels: dict[str, float]) -> Figure:
     """Loss over training set size n: `train` and `test` of networks as dots, of the theory as lines; named levels."""
@@ -25,7 +34,9 @@ def losses(data: pd.DataFrame, theory: pd.DataFrame, levels: dict[str, float]) -
     return fig
 
 
-def errors(data: pd.DataFrame, x: str, y: str, hue: str, *, labels: dict[str, str], **scales: object) -> Figure:
+def errors(
+    data: pd.DataFrame, x: str, y: str, hue: str, *, labels: dict[str, str] = LABELS, **scales: object
+) -> Figure:
     """A dot per seed of `y` over the settings `x`, a line through the medians of each `hue`; `scales` as for
     matplotlib's `Axes.set`."""
     fig, axis = plt.subplots(figsize=(5.4, 3.4))

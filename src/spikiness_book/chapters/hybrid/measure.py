@@ -1,6 +1,6 @@
 """Some images repeated, the others seen once, one network: which columns store and which generalize (Corollary 3.4)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -245,6 +245,15 @@ def against(rows: pd.DataFrame, group: str, name: str) -> pd.DataFrame:
     regime = {"repeated": MEMORIZED, group: GENERALIZED}
     part = rows[rows.group.isin(regime)]
     return part.assign(regime=part.group.map(regime), data=name)
+
+
+def comparisons(inputs: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Repeated samples against those seen once and those never seen, for the rows of each data."""
+    return pd.concat(
+        against(rows, group, f"{data}, {group}")
+        for data, rows in inputs.items()
+        for group in ("seen once", "never seen")
+    )
 
 
 def new_samples(problem: RepeatedProblem, n: int) -> Tensor:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -142,22 +141,3 @@ def thinned(rows: pd.DataFrame, most: int = 300) -> pd.DataFrame:
     """Up to `most` rows of each data and regime, evenly spaced: what a scatter can show."""
     groups = [part.iloc[:: max(1, len(part) // most)].head(most) for _, part in rows.groupby(["data", "regime"])]
     return pd.concat(groups, ignore_index=True)
-
-
-def record_cases(run: Any, table: pd.DataFrame, case: dict[str, object], ending: str, seeds: Sequence[int]) -> None:
-    """AUROC of Std and Std/|h| of the rows of `table` where the columns of `case` have its values, as metrics."""
-    chosen = table[np.logical_and.reduce([table[column] == value for column, value in case.items()])]
-    for row in chosen.itertuples():
-        name = {"std": "std_auroc", "std_over_norm": "relative_std_auroc"}[row.measure] + ending
-        run.metric(name, row.auroc, (row.low, row.high), n=int(row.memorized), seeds=seeds, tolerance=0.15)
-
-
-def record(run: Any, table: pd.DataFrame, kinds: dict[tuple[str, str], str], seeds: Sequence[int]) -> None:
-    """AUROC and TPR of Std and Std/|h| as metrics `PREFIXstd_auroc`, `PREFIXrelative_std_tpr`, ... of each kind."""
-    for (data, comparison), prefix in kinds.items():
-        part = table[(table.data == data) & (table.comparison == comparison)].set_index("measure")
-        for measure, name in (("std", "std"), ("std_over_norm", "relative_std")):
-            row = part.loc[measure]
-            n = int(row.memorized)
-            run.metric(f"{prefix}{name}_auroc", row.auroc, (row.low, row.high), n=n, seeds=seeds, tolerance=0.05)
-            run.metric(f"{prefix}{name}_tpr", row.tpr, (row.tpr_low, row.tpr_high), n=n, seeds=seeds, tolerance=0.2)

@@ -3,7 +3,6 @@
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,7 +13,7 @@ from torch.nn.functional import normalize
 from spikiness import images, measures, sampling, theory
 from spikiness.denoisers import Empirical, Wiener
 from spikiness.networks.time_dae import TimeDAE
-from spikiness.statistics import Interval, hull, rate
+from spikiness.statistics import rate
 from spikiness.training.classifier import fit_classifier
 from spikiness.training.diffusion import fit_diffusion
 from spikiness.training.loop import LOG_UNIFORM
@@ -159,11 +158,6 @@ def fractions(rows: pd.DataFrame) -> pd.DataFrame:
             found.append({**labels, "criterion": criterion, **value})
     table = pd.DataFrame(found)
     return table.assign(name=table.subset + ": " + table.source + ", " + table.sampler.replace("heun", "Heun"))
-
-
-def over_seeds(table: pd.DataFrame) -> tuple[float, Interval, int]:
-    """Mean fraction of several networks, the range of their intervals (networks differ), and the number of samples."""
-    return *hull(table.fraction, table.low, table.high), int(table.n.sum())
 
 
 def effective(image: np.ndarray) -> float:
@@ -327,14 +321,3 @@ def pictures(case: SubsetNetwork, count: int, shape: Sequence[int]) -> tuple[dic
     x = {name: rows + case.mean for name, rows in x.items()}
     frame = pd.concat([pd.DataFrame(rows.numpy()).assign(row=name) for name, rows in x.items()], ignore_index=True)
     return {name: rows.reshape(-1, *shape).numpy() for name, rows in x.items()}, frame
-
-
-def record_fractions(
-    run: Any, table: pd.DataFrame, ways: dict[str, tuple[str, str, str]], seeds: Sequence[int]
-) -> None:
-    """Metrics `memorizedWAY` and `memorizedWAY_direction` of each (subset, source, sampler) of `ways`."""
-    for ending, (subset, source, sampler) in ways.items():
-        mine = table[(table.subset == subset) & (table.source == source) & (table.sampler == sampler)]
-        for criterion, last in (("copy", ""), ("copy_direction", "_direction")):
-            value, interval, n = over_seeds(mine[mine.criterion == criterion])
-            run.metric(f"memorized{ending}{last}", value, interval, n=n, seeds=seeds, tolerance=0.1)

@@ -3,7 +3,6 @@
 Sample number i of every network starts from the same noise, so that what differs between two of them is the network.
 """
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -16,7 +15,7 @@ from torch import Tensor
 from spikiness import images, measures, sampling
 from spikiness.denoisers import Denoiser, Empirical
 from spikiness.errors import SpikinessError
-from spikiness.statistics import Interval, hull
+from spikiness.statistics import Interval
 from spikiness_book import copying, zoo
 
 STEPS = (18, 36)  # of Heun's sampler: EDM's number, with which all samples are drawn, and twice as many to check it
@@ -73,11 +72,6 @@ class Study:
     def train(self, network: SampledDenoiser) -> Tensor:
         """The images a network was trained on [n, C, H, W]."""
         return self.pool.x[network.chosen]
-
-
-def prefix(name: str) -> str:
-    """The start of the metrics of a further data set: "fashion-mnist" gives "fashion_mnist_"."""
-    return re.sub(r"[^a-z0-9]+", "_", name.lower()) + "_"
 
 
 def study(
@@ -147,16 +141,6 @@ def real_copies(study: Study) -> tuple[float, Interval, int]:
     return found.fraction, Interval(*found.interval, over="held-out images"), len(study.test.x)
 
 
-def ends(study: Study, rows: pd.DataFrame) -> dict[str, tuple[float, Interval]]:
-    """`small` and `large`: the mean of `value` over networks of the smallest and largest n, the larger width, and the
-    range of their intervals."""
-    mine = rows[rows.width == study.width]
-    return {
-        end: copying.over_networks(mine[mine.n == n])
-        for end, n in {"small": mine.n.min(), "large": mine.n.max()}.items()
-    }
-
-
 # ---- the same noise, two networks
 
 
@@ -205,23 +189,6 @@ def agreement(a: Tensor, b: Tensor) -> np.ndarray:
 def ratio(each: np.ndarray) -> float:
     """Mean paired distance over mean unrelated distance of an `agreement` [N, 3]."""
     return float(each[:, 0].mean() / each[:, 1].mean())
-
-
-def pair_metrics(study: Study, rows: pd.DataFrame) -> dict[str, tuple[float, Interval]]:
-    """Value and interval of the ratio and of the share matched: of networks of the larger width (`pair_`) and of f_emp
-    (`perfect_`), at the largest n with disjoint pairs; the ratio at the smallest, of networks where it is another."""
-    found = {}
-    for start, width in {"pair": study.width, "perfect": 0}.items():
-        mine = rows[rows.width == width]
-        top = mine[mine.n == mine.n.max()]
-        counts = (top.matched * top.samples).round().astype(int)
-        ends = [measures.wilson(count, total) for count, total in zip(counts, top.samples, strict=True)]
-        lows, highs = zip(*ends, strict=True)
-        found[f"{start}_ratio_large"] = copying.over_networks(top)
-        found[f"{start}_matched_large"] = hull(top.matched, lows, highs)
-        if width == 0 or mine.n.min() < mine.n.max():
-            found[f"{start}_ratio_small"] = copying.over_networks(mine[mine.n == mine.n.min()])
-    return found
 
 
 # ---- pictures

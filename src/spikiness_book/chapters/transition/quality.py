@@ -179,19 +179,3 @@ def excess(rows: pd.DataFrame, n: int) -> tuple[float, float]:
 def usual_level(sigmas: Sequence[float]) -> float:
     """The one of the noise levels that is nearest, in its logarithm, to the median of those trained on, about .30."""
     return min(sigmas, key=lambda sigma: abs(math.log(sigma) - LOG_NORMAL[1]))
-
-
-def quality_metrics(study: Study, rows: pd.DataFrame) -> dict[str, tuple[float, Interval]]:
-    """Value and interval, of the larger width: each measure at both ends of the sizes, of real images (`real_`), and of
-    the difference to them at the largest n (`_gap`)."""
-    found, mine = {}, rows[rows.width == study.width]
-    for name in QUALITIES:
-        of = mine[mine.measure == name].set_index("kind")
-        for end, n in {"small": mine.n.min(), "large": mine.n.max()}.items():
-            found[f"{name}_{end}"] = copying.over_networks(of[of.n == n].loc[[f"width {study.width}"]])
-        large = of[of.n == mine.n.max()]
-        found[f"real_{name}"], found[f"{name}_gap"] = (
-            copying.over_networks(large.loc[["real images"]]),
-            copying.over_networks(large.loc[["gap"]]),
-        )
-    return found

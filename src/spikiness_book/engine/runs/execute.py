@@ -8,7 +8,6 @@ import os
 import shutil
 import signal
 import sys
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +26,11 @@ def main() -> None:
     manager = AsyncKernelManager(
         kernel_name="python3", transport="ipc", ip=f"{sockets}/k", connection_file=f"{sockets}/k.json"
     )
-    threading.Thread(target=_follow_parent, args=(sockets,), daemon=True).start()
+    processes.follow_parent(lambda: shutil.rmtree(sockets, ignore_errors=True))
     reason = _execute(manager, here)
     if reason:
         store.write_json(failed, {"reason": reason})
-    _stop(0)
+    processes.end_family(0)  # the kernel has nothing left to say, and its sockets are not waited for
 
 
 def _execute(manager: Any, here: str) -> str:
@@ -66,20 +65,6 @@ def _last_words(manager: Any) -> str:
     if code == -signal.SIGKILL:
         return "signal 9, likely out of memory"
     return f"signal {-code}" if code is not None and code < 0 else f"exit status {code}"
-
-
-def _follow_parent(sockets: str) -> None:
-    sys.stdin.buffer.read()  # returns when the process that started us is gone
-    shutil.rmtree(sockets, ignore_errors=True)
-    _stop(1)
-
-
-def _stop(code: int) -> None:
-    """End this process and all it started; the kernel has nothing left to say, and its sockets are not waited for."""
-    processes.kill(os.environ[processes.MARK])
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,10 @@ A lock is a file, claimed with link(2), which is atomic on every file system tha
 has it: machine, process, start of the process, and a token. On the owner's machine a lock is dead when that process is
 gone; elsewhere, when the owner's heartbeat, a number that it writes every few seconds, has stood still for a while on
 the watcher's own clock: two machines' clocks are never compared.
+
+The `filelock` package has such a lock, `SoftFileLease`, but it takes a dead owner's over only where a file system can
+exchange two names in one step; NFS cannot, and that is where machines share runs. Its `FileLock` (flock) is not seen by
+other machines on every network file system.
 """
 
 import contextlib
@@ -64,17 +68,25 @@ def owner() -> dict[str, Any]:
 
 
 def alive(who: dict[str, Any]) -> bool | None:
-    """Whether an owner lives; None where that cannot be seen from this machine."""
+    """Whether an owner lives; None where we cannot see it: on another machine, or hidden from this user."""
     if who.get("machine") != _machine():
         return None
-    return (started := _started(who["pid"])) is not None and abs(started - who["started"]) < 1
+    try:
+        started = _started(who["pid"])
+    except PermissionError:
+        return None
+    return started is not None and abs(started - who["started"]) < 1
 
 
 def _started(pid: int) -> float | None:
-    """When a process started, on a clock that nobody sets: a pid may be used again. None where there is none."""
+    """When a process started, on a clock that nobody sets: a pid may be used again. None where there is none, or only
+    what is left of one until its parent asks; `PermissionError` where there is one that we may not see."""
     with contextlib.suppress(OSError, ValueError, IndexError):
-        return float(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])  # ticks since the boot
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return None if fields[0] == "Z" else float(fields[19])  # ticks since the boot
     if Path("/proc/self/stat").exists():
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, 0)  # /proc may be mounted so that it shows each user only their own
         return None
     import psutil  # not Linux
 
@@ -207,12 +219,13 @@ def _count(path: Path, token: str) -> Any:
 
 
 def _machine() -> str:
-    """What tells two machines apart, and two containers that do not see each other's processes."""
+    """What tells two machines apart, and two containers that do not see each other's processes or clocks."""
     parts = [socket.gethostname()]
     with contextlib.suppress(OSError):
         parts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
-    with contextlib.suppress(OSError):
-        parts.append(os.readlink("/proc/self/ns/pid"))
+    for namespace in ("pid", "time"):
+        with contextlib.suppress(OSError):
+            parts.append(os.readlink(f"/proc/self/ns/{namespace}"))
     return " ".join(parts)
 
 

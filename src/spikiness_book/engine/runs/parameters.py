@@ -2,6 +2,7 @@
 
 import ast
 import builtins
+import copy
 import functools
 import json
 import keyword
@@ -11,7 +12,8 @@ from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 from spikiness.errors import SpikinessError, suggest
-from spikiness_book.engine.runs.sources import imported_names
+from spikiness.images.sources import TRAINING_IMAGES
+from spikiness_book.engine.runs.digests import NOT_RUN, cell_code, imported_names
 from spikiness_book.engine.runs.store import checkout, profile_name
 
 TYPES = {
@@ -23,6 +25,7 @@ TYPES = {
     "list[float]": list[float],
     "list[str]": list[str],
 }
+DEEPEST = 20  # levels of a YAML file
 PUBLISHED = "published"  # what `demo` may say in profiles.yaml
 WORDS = {"int": "whole number", "float": "finite number", "str": "text", "bool": "true or false"}
 
@@ -88,6 +91,10 @@ def _limits_in_words(limits: Mapping[str, float], whole: bool) -> str:
         return f"from {low} to {high - 1}" if whole else f"from {low} to below {high}"
     names = {"ge": "of at least", "gt": "above", "lt": "below"}
     return " and ".join(f"{names[name]} {limit}" for name, limit in limits.items())
+
+
+# Of these a chapter takes as many training images of `data`, one network's at a time.
+COUNTS_OF_DATA = ("n", "n_small", "n_large", "sizes_unet")
 
 
 def read(notebook: Any, where: str) -> list[Parameter]:
@@ -218,6 +225,35 @@ def validate(
         raise SpikinessError(f"{where}: {'; '.join(refusals)}") from None
 
 
+def check_images(values: Mapping[str, Any], where: str) -> None:
+    """Refuse more training images than the data have, where that is known without reading them."""
+    there = TRAINING_IMAGES.get(values.get("data") or "")
+    for name in [name for name in COUNTS_OF_DATA if there and name in values]:
+        counts = values[name] if isinstance(values[name], list) else [values[name]]
+        if max(counts) > there:
+            raise SpikinessError(
+                f"{where}: {name} must be at most {there:,}, the training images of {values['data']}, got {max(counts)}"
+            )
+
+
+def unread(notebook: Any, parameters: list[Parameter]) -> list[str]:
+    """The parameters that no cell reads, neither as a variable nor in a field of a text, "{n}" or "@n"."""
+    names: set[str] = set()
+    for cell in notebook.cells:
+        if cell.cell_type != "code" or NOT_RUN & set(cell.metadata.get("tags", [])):
+            continue
+        tree = cell_code(cell.source)
+        if isinstance(tree, str):  # a cell magic's: what it reads cannot be seen, so all of its words count
+            names |= set(re.findall(r"\w+", tree))
+            continue
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
+                names.add(node.id)
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                names |= {node.value, *re.findall(r"[{@](\w+)", node.value)}
+    return [parameter.name for parameter in parameters if parameter.name not in names]
+
+
 def _check_known(name: object, known: Mapping[str, Parameter], where: str) -> None:
     if name in known:
         return
@@ -346,7 +382,7 @@ def read_yaml(path: Path) -> dict[Any, Any]:
     import yaml
 
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_strict_loader())  # a SafeLoader
+        content = copy.deepcopy(_parsed(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         raise SpikinessError(f"{path} is missing: it gives the values of the smoke and paper profiles") from None
     except yaml.YAMLError as error:
@@ -356,11 +392,31 @@ def read_yaml(path: Path) -> dict[Any, Any]:
     return content or {}
 
 
+@functools.lru_cache(16)
+def _parsed(text: str) -> Any:
+    import yaml
+
+    return yaml.load(text, Loader=_strict_loader())  # a SafeLoader
+
+
 def _strict_loader() -> Any:
     import yaml
 
     class Strict(yaml.SafeLoader):
-        pass
+        depth = 0
+
+        def compose_node(self, parent: Any, index: Any) -> Any:
+            """One value and all in it. Deep nesting ends in a full stack, and a few aliases of aliases in a full
+            memory."""
+            mark = self.peek_event().start_mark
+            if self.check_event(yaml.AliasEvent):
+                raise yaml.YAMLError(f"an alias (*) is not read here: write what it stands for{mark}")
+            if self.depth >= DEEPEST:
+                raise yaml.YAMLError(f"nested deeper than {DEEPEST} levels{mark}")
+            self.depth += 1
+            node = super().compose_node(parent, index)
+            self.depth -= 1
+            return node
 
     def number(loader: Any, node: Any) -> int:
         if not re.fullmatch(r"[-+]?(0|[1-9][0-9]*)", node.value):

@@ -3,12 +3,9 @@
 import contextlib
 import os
 import shutil
-import signal
-import subprocess
 import sys
 import tempfile
 import time
-import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -102,7 +99,7 @@ def _prepare(task: Plan, work: Path) -> None:
         shutil.rmtree(work)
     work.mkdir(parents=True)
     store.write_json(work / "request.json", task.request())
-    notebook = nbformat.from_dict(task.notebook)
+    notebook = nbformat.from_dict(task.source.notebook)
     notebook.cells = [cell for cell in notebook.cells if not aside(cell)]
     if task.changed:
         notebook.metadata["papermill"] = {}
@@ -119,28 +116,13 @@ def _prepare(task: Plan, work: Path) -> None:
 def _execute(work: Path, task: Plan, start: float, limit: float) -> str:
     """Execute the notebook in a process of its own; returns why it failed, or an empty string."""
     sockets = _socket_folder()
-    mark = uuid.uuid4().hex
-    command = [sys.executable, "-P", "-m", "spikiness_book.engine.runs.execute", str(work.absolute()), str(sockets)]
+    command = ["spikiness_book.engine.runs.execute", str(work.absolute()), str(sockets)]
     try:
-        with (work / "log.txt").open("ab") as log:
-            # stdin stays open as long as we live: that is how the process knows when we are gone
-            process = subprocess.Popen(
-                command,
-                env=_environ(work, mark, task),
-                stdin=subprocess.PIPE,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-            try:
-                late = _wait(process, task, start, limit)
-            finally:
-                processes.kill(mark)  # the kernel and its children too: they have sessions of their own
-                process.wait()
-                process.stdin.close()  # type: ignore[union-attr]
+        with processes.Family(command, work / "log.txt", _environ(work, task)) as family:
+            late = _wait(family, task, start, limit)
     finally:
         shutil.rmtree(sockets, ignore_errors=True)
-    return f"timeout: not done after {limit:g} s" if late else _verdict(work, task, process.returncode)
+    return f"timeout: not done after {limit:g} s" if late else _verdict(work, task, family.process.returncode)
 
 
 def _verdict(work: Path, task: Plan, code: int) -> str:
@@ -158,7 +140,7 @@ def _verdict(work: Path, task: Plan, code: int) -> str:
     return ""
 
 
-def _wait(process: subprocess.Popen[bytes], task: Plan, start: float, limit: float) -> bool:
+def _wait(family: processes.Family, task: Plan, start: float, limit: float) -> bool:
     """Wait for the notebook's process, showing the time; True where the limit passed first and it was interrupted."""
     live = sys.stderr.isatty()
     while time.monotonic() - start < limit:
@@ -166,14 +148,10 @@ def _wait(process: subprocess.Popen[bytes], task: Plan, start: float, limit: flo
             seconds = time.monotonic() - start
             sys.stderr.write(f"\r{task.chapter}: {task.profile}, {seconds:.0f} s ")
             sys.stderr.flush()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(min(1.0, max(0.01, start + limit - time.monotonic())))
+        if family.ended(min(1.0, max(0.01, start + limit - time.monotonic()))):
             return False
-    for kernel in processes.children(process.pid):
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(kernel, signal.SIGINT)  # the cell raises KeyboardInterrupt, and the notebook shows where
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(PATIENCE)
+    family.interrupt_children()  # the cell raises KeyboardInterrupt, and the notebook shows where
+    family.ended(PATIENCE)
     return True
 
 
@@ -189,7 +167,7 @@ def _threads(profile: str) -> str:
     return os.environ.get("OMP_NUM_THREADS") or str(cores)
 
 
-def _environ(work: Path, mark: str, task: Plan) -> dict[str, str]:
+def _environ(work: Path, task: Plan) -> dict[str, str]:
     fixed = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), _threads(task.profile))
     if task.inputs["device"] == devices.CPU:
         fixed["CUDA_VISIBLE_DEVICES"] = ""  # what was planned for a CPU runs on one
@@ -200,7 +178,6 @@ def _environ(work: Path, mark: str, task: Plan) -> dict[str, str]:
         "SPIKINESS_RUN": str(work.absolute()),
         "SPIKINESS_HOME": str(store.home().absolute()),
         "SPIKINESS_LOG": str((work / "log.txt").absolute()),
-        processes.MARK: mark,
         "PYDEVD_DISABLE_FILE_VALIDATION": "1",  # else every kernel prints a warning about its debugger
     }
 

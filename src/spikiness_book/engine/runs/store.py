@@ -1,6 +1,7 @@
 """Where runs live and how their files are written, checked and found again: atomically, and with a sha256 each."""
 
 import contextlib
+import json
 import os
 import re
 import tomllib
@@ -160,12 +161,16 @@ class State(NamedTuple):
     id: str
 
 
-def state(folder: Path) -> State:
-    """The state of the run of `folder` (the folder that is, or would be, there when it is complete)."""
+def state(folder: Path, verify: bool = True) -> State:
+    """The state of the run of `folder` (the folder that is, or would be, there when it is complete).
+
+    `verify` checks every file of a complete run against its sha256. Without it the run is taken as it was when it got
+    that folder, which only a verified run does: for lists, where nobody waits for thousands of digests.
+    """
     run_id, work = folder.name, partial(folder)
     if folder.is_dir():
         try:
-            load(folder, run_id)
+            load(folder, run_id) if verify else _glance(folder)
         except SpikinessError as error:
             return State("failed", str(error), folder, run_id)
         return State("complete", "", folder, run_id)
@@ -179,13 +184,33 @@ def state(folder: Path) -> State:
     return State("failed", "interrupted: the process that ran it is gone", work, run_id)
 
 
-def every(root: Path | None = None) -> Iterator[State]:
-    """The state of every run there is a folder of, of all profiles and chapters."""
+def _glance(folder: Path) -> None:
+    """`CorruptArtifact` unless `folder` has a result of its own run; no digest is checked."""
+    file = folder / "result.json"
+    try:
+        content = json.loads(file.read_bytes())
+        named = (content["format"], content["id"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise CorruptArtifact(f"{file} cannot be read ({type(error).__name__})") from error
+    if named != (FORMAT, folder.name):
+        raise CorruptArtifact(f"{file}: of another run, or another format than {FORMAT}; run the chapter again")
+
+
+def every(root: Path | None = None, start: str = "", verify: bool = True) -> Iterator[State]:
+    """The state of every run there is a folder of, of all profiles and chapters, whose id starts with `start`."""
     for profile in PROFILES:
-        for folder in sorted((root or home()).glob(f"{profile}/runs/*/*")):
-            if folder.suffix == ".partial":
-                folder = folder.with_suffix("")
-                if folder.exists():  # an older complete run is shown once, by its own folder
-                    continue
-            if re.fullmatch(r"[0-9a-f]{16}", folder.name):
-                yield state(folder)
+        runs = (root or home()) / profile / "runs"
+        for chapter in _folders(runs):
+            # an older complete run beside the remains of a newer one is shown once, by its own folder
+            for run_id in sorted({name.removesuffix(".partial") for name in _folders(runs / chapter)}):
+                if run_id.startswith(start) and re.fullmatch(r"[0-9a-f]{16}", run_id):
+                    yield state(runs / chapter / run_id, verify)
+
+
+def _folders(place: Path) -> list[str]:
+    """The names of the folders in a folder, sorted; none where it is not there."""
+    try:
+        with os.scandir(place) as entries:
+            return sorted(entry.name for entry in entries if entry.is_dir())
+    except OSError:
+        return []

@@ -1,7 +1,7 @@
 """Python code reduced to what it does: blind to layout, comments, docstrings, types, and names of local variables.
 
 A statement becomes nested lists. In them a name that the statement itself binds is a number, a name from a package
-outside ours is its full dotted path, and a name that leads to our own code is a `Mention`, resolved by `sources`.
+outside ours is its full dotted path, and a name that leads to our own code is a `Mention`, resolved by `digests`.
 """
 
 import ast

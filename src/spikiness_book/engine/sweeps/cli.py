@@ -10,8 +10,8 @@ from typer import echo
 
 from spikiness.errors import SpikinessError, suggest
 from spikiness_book.engine.runs import locks, store
-from spikiness_book.engine.sweeps import driver, grid, planning, table
-from spikiness_book.engine.sweeps.planning import Standing, Task
+from spikiness_book.engine.sweeps import driver, grid, planning, progress, table
+from spikiness_book.engine.sweeps.planning import Status, Task
 
 MANY = 1000  # runs; more ask for --yes
 
@@ -33,8 +33,8 @@ Profile = Annotated[
 def plan_(file: File, cores: Cores = None, notebooks: Notebooks = None) -> None:
     """Show what a sweep would do: its runs, what is there already, expected time and disk. Nothing is started."""
     sweep, tasks = _read(file, notebooks)
-    for found in planning.status(tasks)[:20]:
-        echo(f"{found.task.id}  {found.state:11}  {_point(found.task, sweep.varied)}")
+    for status in planning.status(tasks)[:20]:
+        echo(f"{status.task.id}  {status.state:11}  {_point(status.task, sweep.varied)}")
     if len(tasks) > 20:
         echo(f"... and {len(tasks) - 20} more")
     echo(planning.summary(tasks, sweep.resources, cores or driver.usable_cores()))
@@ -61,7 +61,7 @@ def run(
     if left > MANY and not yes:
         raise SpikinessError(f"{left:,} runs to do: look at the plan above, then add --yes")
     try:
-        standing = driver.drive(
+        statuses = driver.drive(
             tasks,
             sweep.name,
             cores,
@@ -74,10 +74,10 @@ def run(
         done = sum(planning.complete(task) for task in tasks)
         echo(f"\nstopped: {done} of {len(tasks)} runs are done; the same command goes on from here", err=True)
         raise
-    _summary(standing)
+    _summary(statuses)
     for path in table.write(table.collect(tasks), planning.place(sweep.name), sweep.name):
         echo(str(path))
-    if any(found.state != "complete" for found in standing):
+    if any(status.state != "complete" for status in statuses):
         raise typer.Exit(1)
 
 
@@ -85,11 +85,11 @@ def run(
 def status(file: File, notebooks: Notebooks = None) -> None:
     """Show how the runs of a sweep stand, and why failed ones did."""
     sweep, tasks = _read(file, notebooks)
-    standing = planning.status(tasks)
-    for found in standing:
-        if found.state in ("failed", "in progress"):
-            echo(f"{found.task.id}  {found.state:11}  {_point(found.task, sweep.varied)}: {found.reason}")
-    _counts(standing)
+    statuses = planning.status(tasks)
+    for status in statuses:
+        if status.state in ("failed", "in progress"):
+            echo(f"{status.task.id}  {status.state:11}  {_point(status.task, sweep.varied)}: {status.reason}")
+    _counts(statuses)
 
 
 @app.command()
@@ -129,7 +129,7 @@ def clean(
     """Remove what failed and interrupted runs left, and the sweep's tables; with --runs its finished runs too."""
     sweep, tasks = _read(file, notebooks)
     place = planning.place(sweep.name)
-    if any(found.state == "in progress" for found in planning.status(tasks)) or _driven(place):
+    if any(status.state == "in progress" for status in planning.status(tasks)) or _driven(place):
         raise SpikinessError(f"runs of {sweep.name} are in progress: stop them first")
     finished = [task.folder for task in tasks if task.folder.is_dir()] if runs else []
     if finished and not yes:
@@ -176,20 +176,20 @@ def _point(task: Task, varied: tuple[str, ...]) -> str:
     return grid.shown({name: task.parameters[name] for name in names if name in task.parameters})
 
 
-def _summary(standing: list[Standing]) -> None:
-    for found in standing:
-        if found.state != "complete":
-            echo(f"{driver.named(found.task)}, {found.state}: {found.reason}", err=True)
-            if (notebook := store.partial(found.task.folder) / "executed.ipynb").is_file():
+def _summary(statuses: list[Status]) -> None:
+    for status in statuses:
+        if status.state != "complete":
+            echo(f"{progress.named(status.task)}, {status.state}: {status.reason}", err=True)
+            if (notebook := store.partial(status.task.folder) / "executed.ipynb").is_file():
                 echo(f"  notebook: {notebook}", err=True)
     if any(store.home().glob("networks/*.checkpoint")):
         echo(f"trainings cut short go on from their checkpoints in {store.home() / 'networks'}", err=True)
-    _counts(standing)
+    _counts(statuses)
 
 
-def _counts(standing: list[Standing]) -> None:
-    counts = Counter(found.state for found in standing)
-    echo(f"{len(standing)} runs: " + ", ".join(f"{count} {state}" for state, count in sorted(counts.items())))
+def _counts(statuses: list[Status]) -> None:
+    counts = Counter(status.state for status in statuses)
+    echo(f"{len(statuses)} runs: " + ", ".join(f"{count} {state}" for state, count in sorted(counts.items())))
 
 
 def _skipped(reasons: dict[str, str]) -> None:

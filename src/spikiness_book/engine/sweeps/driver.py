@@ -1,18 +1,11 @@
 """Make the runs of a plan that are missing, show how far it is, and say at the end what failed and why."""
 
-import contextlib
 import importlib.util
 import json
 import os
 import secrets
 import shutil
-import signal
-import subprocess
-import sys
-import time
-import uuid
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from spikiness.errors import RunFailed, SpikinessError
@@ -20,10 +13,10 @@ from spikiness_book.engine.runs import devices, locks, processes, store
 from spikiness_book.engine.runs.notebook import folder as notebooks_folder
 from spikiness_book.engine.sweeps import planning
 from spikiness_book.engine.sweeps.grid import RESOURCES
-from spikiness_book.engine.sweeps.planning import Standing, Task
+from spikiness_book.engine.sweeps.planning import Status, Task
+from spikiness_book.engine.sweeps.progress import Progress, watched
 
 PATIENCE = 20  # seconds that runs have to end after Ctrl-C
-EACH = 100  # up to so many runs, every one that ends gets a line
 
 
 def drive(
@@ -35,31 +28,36 @@ def drive(
     gpus: int | None = None,
     notebooks: Path | None = None,
     executor: Sequence[str] = (),
-) -> list[Standing]:
-    """Make what is missing of `tasks` and return how each of them stands; a failed run does not stop the others.
+    expected: Mapping[str, float] | None = None,
+) -> list[Status]:
+    """Make what is missing of `tasks`, the first of them first, and return how each stands; a failed run does not stop
+    the others.
 
     `cores` are shared out among the runs, `resources` (of `grid.RESOURCES`) are what one of them takes; `executor` are
-    further arguments of Snakemake, say `["--profile", "workflow/profiles/slurm"]`. Two drivers of the same runs share
+    further arguments of Snakemake, say `["--profile", "workflow/profiles/slurm"]`; `expected` has the seconds of
+    chapters that never ran here, for the time left. Two drivers of the same runs share
     them: each run is made once, by whoever comes first. Raises `SpikinessError` where it cannot start.
     """
     resources = {**RESOURCES, **(resources or {})}
     cores = cores or usable_cores()
     _check_room(resources, cores, gpus, executor)
-    missing = [found.task for found in planning.status(tasks, verified=True) if found.state != "complete"]
+    missing = [status.task for status in planning.status(tasks, verified=True) if status.state != "complete"]
     if missing:
         _check_installed()
         place = planning.place(name) / f"driver-{secrets.token_hex(4)}"
         _clear(place.parent)
         with locks.hold(place / "driver.lock", "this sweep"):
             planning.save(place / "plan.json", missing, resources, notebooks)
-            _run(place, missing, cores, resources, gpus, notebooks, executor)
-            reasons = _reasons(place)
+            slots = max(1, cores // resources["cpu"])
+            progress = Progress(missing, planning.expected(missing, expected or {}), slots)
+            _run(place, progress, cores, resources, gpus, notebooks, executor)
+            reasons = watched(place)[1]
         if all(planning.complete(task) for task in missing):
             shutil.rmtree(place, ignore_errors=True)
         else:  # kept until the next start: the engine's log says what a run's own notebook does not
             wordless = f"its job ended without a word: see {place / 'engine.log'}"
             reasons = dict.fromkeys((task.id for task in missing), "") | reasons
-            return [_final(found, reasons, wordless) for found in planning.status(tasks)]
+            return [_final(status, reasons, wordless) for status in planning.status(tasks)]
     return planning.status(tasks)
 
 
@@ -99,54 +97,37 @@ def _check_room(resources: dict[str, int], cores: int, gpus: int | None, executo
 
 def _run(
     place: Path,
-    tasks: Sequence[Task],
+    progress: Progress,
     cores: int,
     resources: dict[str, int],
     gpus: int | None,
     notebooks: Path | None,
     executor: Sequence[str],
 ) -> None:
-    mark, log = uuid.uuid4().hex, place / "engine.log"
-    command = [
-        sys.executable,
-        "-P",
-        "-m",
-        "spikiness_book.engine.sweeps.engine",
-        "--snakefile",
-        str(snakefile(notebooks)),
-    ]
+    log = place / "engine.log"
     store.write_bytes(place / "config.json", json.dumps({"plan": str(place / "plan.json")}).encode())
+    command = ["spikiness_book.engine.runs.processes", "snakemake", "--snakefile", str(snakefile(notebooks))]
     command += ["--configfile", str(place / "config.json"), "--nolock", "--rerun-triggers", "mtime", "--keep-going"]
     command += ["--scheduler", "greedy", "--quiet", "rules", "reason", "host", "--directory", str(place)]
     command += list(executor) if executor else ["--cores", str(cores), *_limits(resources, gpus)]
-    with log.open("ab") as file:
-        engine = subprocess.Popen(
-            command,
-            env=_environ(mark),
-            stdin=subprocess.PIPE,
-            stdout=file,
-            stderr=file,
-            start_new_session=True,
-        )
+    with processes.Family(command, log, _environ()) as family:
         try:
-            _follow(engine, place, tasks)
-        except BaseException:
-            _stop(engine, mark)
+            _follow(family, place, progress)
+        except BaseException:  # asked first, so that a cluster's jobs are cancelled and runs say where they were
+            family.ask_to_end(PATIENCE)
             raise
-        finally:
-            engine.stdin.close()  # type: ignore[union-attr]
-            if engine.returncode:
-                processes.kill(mark)  # an engine that was killed leaves its jobs
-    if engine.returncode < 0:
-        raise RunFailed(f"Snakemake was ended by signal {-engine.returncode}; the same command goes on from here")
+    status = family.process.returncode
+    if status < 0 or status > 128:
+        raise RunFailed(f"Snakemake was ended by signal {abs(status) % 128}; the same command goes on from here")
     started = "RuleException" in log.read_text(encoding="utf-8", errors="replace")  # what a job that failed leaves
-    if engine.returncode and not started and not _names(place / "failed") and not _names(place / "done"):
+    done, failed, _ = watched(place)
+    if status and not started and not failed and not done:
         raise RunFailed(f"Snakemake did not start:\n{_tail(log)}")
 
 
-def _environ(mark: str) -> dict[str, str]:
-    mine = {name: value for name, value in os.environ.items() if name != "SNAKEMAKE_PROFILE"}
-    return {**mine, "OMP_WAIT_POLICY": "PASSIVE", processes.MARK: mark}
+def _environ() -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if name != "SNAKEMAKE_PROFILE"}
+    return {**kept, "OMP_WAIT_POLICY": "PASSIVE"}
 
 
 def snakefile(notebooks: Path | None = None) -> Path:
@@ -165,102 +146,18 @@ def _limits(resources: dict[str, int], gpus: int | None) -> list[str]:
     return ["--resources", f"mem_mb={memory}", f"gpu={len(devices.gpus()) if gpus is None else gpus}"]
 
 
-def _stop(engine: subprocess.Popen[bytes], mark: str) -> None:
-    """End the engine and its jobs: asked first, so that a cluster's jobs are cancelled and runs say where they were."""
-    with contextlib.suppress(ProcessLookupError, subprocess.TimeoutExpired):
-        engine.send_signal(signal.SIGINT)
-        for pid in processes.marked(mark):
-            if pid != engine.pid:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGTERM)
-        engine.wait(PATIENCE)
-    engine.kill()
-    processes.kill(mark)
-    engine.wait()
+def _follow(family: processes.Family, place: Path, progress: Progress) -> None:
+    while not family.ended(0.3):
+        progress.show(*watched(place))
+    progress.show(*watched(place))
+    progress.close()
 
 
-# ---- how far it is
-
-
-@dataclass
-class _View:
-    """What a driver has shown."""
-
-    tasks: dict[str, Task]
-    started: float = field(default_factory=time.monotonic)
-    told: set[str] = field(default_factory=set)
-    line: str = ""
-    when: float = 0.0
-
-    def show(self, place: Path, last: bool = False) -> None:
-        done, failed, running = (_names(place / what) for what in ("done", "failed", "running"))
-        for run_id in sorted((done | failed) - self.told):
-            self._tell(run_id, place, run_id in failed)
-        line = self._line(len(done), len(failed - done), len(running))
-        if line != self.line and (sys.stderr.isatty() or last or time.monotonic() - self.when > 10):
-            sys.stderr.write(f"\r\x1b[K{line}" if sys.stderr.isatty() else f"{line}\n")
-            sys.stderr.flush()
-            self.line, self.when = line, time.monotonic()
-
-    def _tell(self, run_id: str, place: Path, failed: bool) -> None:
-        if not failed and len(self.tasks) > EACH:
-            return
-        self.told.add(run_id)
-        task = self.tasks[run_id]
-        how = f"failed: {_reason(place / 'failed' / run_id)}" if failed else f"done{_seconds(task)}"
-        sys.stderr.write(f"{chr(13) + chr(27) + '[K' if sys.stderr.isatty() else ''}{named(task)}: {how}\n")
-
-    def _line(self, done: int, failed: int, running: int) -> str:
-        ended, total = done + failed, len(self.tasks)
-        passed = time.monotonic() - self.started
-        left = f", about {planning.duration(passed / ended * (total - ended))} left" if 0 < ended < total else ""
-        return f"{done} of {total} done, {failed} failed, {running} running{left}"
-
-
-def named(task: Task) -> str:
-    """A run in the words of messages."""
-    return f"{task.chapter}: {task.profile} {task.id}"
-
-
-def _follow(engine: subprocess.Popen[bytes], place: Path, tasks: Sequence[Task]) -> None:
-    view = _View({task.id: task for task in tasks})
-    while engine.poll() is None:
-        view.show(place)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            engine.wait(0.3)
-    view.show(place, last=True)
-    if sys.stderr.isatty():
-        sys.stderr.write("\n")
-
-
-def _names(folder: Path) -> set[str]:
-    try:
-        return {entry.name for entry in os.scandir(folder) if not entry.name.startswith(".")}
-    except FileNotFoundError:
-        return set()
-
-
-def _reason(file: Path) -> str:
-    with contextlib.suppress(OSError):
-        return file.read_text(encoding="utf-8", errors="replace") or "it said nothing"
-    return "it said nothing"
-
-
-def _reasons(place: Path) -> dict[str, str]:
-    return {run_id: _reason(place / "failed" / run_id) for run_id in _names(place / "failed")}
-
-
-def _seconds(task: Task) -> str:
-    with contextlib.suppress(SpikinessError, KeyError):
-        return f" in {store.read_json(task.folder / 'environment.json')['seconds']:.0f} s"
-    return ""
-
-
-def _final(found: Standing, reasons: dict[str, str], wordless: str) -> Standing:
+def _final(status: Status, reasons: dict[str, str], wordless: str) -> Status:
     """The state of a run after a sweep: what its job says, else the run itself."""
-    if found.state not in ("absent", "failed") or found.task.id not in reasons:
-        return found
-    return found._replace(state="failed", reason=reasons[found.task.id] or found.reason or wordless)
+    if status.state not in ("absent", "failed") or status.task.id not in reasons:
+        return status
+    return status._replace(state="failed", reason=reasons[status.task.id] or status.reason or wordless)
 
 
 def _tail(log: Path) -> str:

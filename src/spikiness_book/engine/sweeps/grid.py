@@ -136,25 +136,34 @@ def _random(given: Any, where: str) -> list[dict[str, Any]]:
     if not _whole(seed, 0):
         raise SpikinessError(f"{where}: seed must be a whole number of at least 0, got {seed!r}")
     _few(count, where)
-    ranges = _map(given.get("parameters"), f"{where}: parameters", empty=False)
+    spans = _map(given.get("parameters"), f"{where}: parameters", empty=False)
+    for name, span in spans.items():
+        _check_span(span, f"{where}: {name}")
+    possible = math.prod(map(_count, spans.values()))
+    if count > possible:
+        raise SpikinessError(f"{where}: count is {count}, and there are only {possible} different points: lower it")
     draw = random.Random(seed)
-    found: dict[str, dict[str, Any]] = {}
-    for _ in range(100 * count):  # a point that was drawn already is drawn anew
-        point = {name: _drawn(draw, span, f"{where}: {name}") for name, span in ranges.items()}
-        found.setdefault(repr(point), point)
-        if len(found) == count:
-            return list(found.values())
-    raise SpikinessError(f"{where}: count is {count}, and only {len(found)} different points were drawn: lower it")
+    points: dict[str, dict[str, Any]] = {}
+    repeats = 0
+    while len(points) < count:  # a point that was drawn already is drawn anew
+        point = {name: _drawn(draw, span) for name, span in spans.items()}
+        repeats = repeats + 1 if repr(point) in points else 0
+        points.setdefault(repr(point), point)
+        if repeats > 1000 + 20 * len(points) * math.log(1 + len(points)):  # bounds with hardly a number between them
+            raise SpikinessError(
+                f"{where}: count is {count}, and only {len(points)} different points were drawn: lower it"
+            )
+    return list(points.values())
 
 
-def _drawn(draw: random.Random, span: Any, where: str) -> Any:
-    """One value: of `choices`, or between `low` and `high`, whole where both are, even in the logarithm if asked."""
+def _check_span(span: Any, where: str) -> None:
+    """Refuse what is neither `choices` nor a range from `low` to `high`."""
     span = _map(span, where, empty=False)
     _known(span, ("choices", "low", "high", "scale"), where)
     if "choices" in span:
         if not isinstance(span["choices"], list) or not span["choices"] or len(span) > 1:
             raise SpikinessError(f"{where}: choices must be a list, not empty and alone, got {span!r}")
-        return draw.choice(span["choices"])
+        return
     low, high, scale = span.get("low"), span.get("high"), span.get("scale", "linear")
     numbers = _number(low) and _number(high)
     if not numbers or low >= high or scale not in ("linear", "log") or (scale == "log" and low <= 0):
@@ -162,7 +171,24 @@ def _drawn(draw: random.Random, span: Any, where: str) -> Any:
             f"{where}: give {{low: 0.1, high: 5.0, scale: log}} (or linear) with low below high, and above 0 for log, "
             f"or {{choices: [...]}}; got {span!r}"
         )
-    whole = isinstance(low, int) and isinstance(high, int)
+
+
+def _count(span: dict[str, Any]) -> float:
+    """How many values a span has."""
+    if "choices" in span:
+        return len(set(map(repr, span["choices"])))
+    return span["high"] - span["low"] + 1 if _is_whole(span) else math.inf
+
+
+def _is_whole(span: dict[str, Any]) -> bool:
+    return isinstance(span["low"], int) and isinstance(span["high"], int)
+
+
+def _drawn(draw: random.Random, span: dict[str, Any]) -> Any:
+    """One value: of `choices`, or between `low` and `high`, whole where both are, even in the logarithm if asked."""
+    if "choices" in span:
+        return draw.choice(span["choices"])
+    low, high, scale, whole = span["low"], span["high"], span.get("scale", "linear"), _is_whole(span)
     if whole and scale == "linear":
         return draw.randint(low, high)
     low_, high_ = (math.log(low), math.log(high + whole)) if scale == "log" else (low, high)

@@ -27,7 +27,9 @@ def main() -> NoReturn:
 
 def make(file: Path, run_id: str) -> int:
     """Make the run `run_id` of the plan `file`."""
-    content = planning.load(file)
+    content, file = planning.load(file), file.absolute()
+    with contextlib.suppress(OSError):  # it need not be on this machine, where no data are relative to it
+        os.chdir(content["folder"])  # relative paths mean what they mean where the sweep was planned
     running, failed = file.parent / "running" / run_id, file.parent / "failed" / run_id
     reason = "interrupted"
     failed.unlink(missing_ok=True)

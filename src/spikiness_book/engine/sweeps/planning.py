@@ -4,18 +4,19 @@ import os
 import shutil
 import statistics
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from spikiness import images
 from spikiness.errors import CorruptArtifact, SpikinessError
 from spikiness.files import read_json, write_json
 from spikiness_book.engine.runs import devices, notebook, store
 from spikiness_book.engine.runs.notebook import Plan, Source
 from spikiness_book.engine.sweeps.grid import SEEDS, Sweep, shown
 
-FORMAT = 1  # of plan.json
+FORMAT = 2  # of plan.json
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ def _with_seed(point: dict[str, Any], source: Source, chapter: str) -> dict[str,
 # ---- what is there
 
 
-class Standing(NamedTuple):
+class Status(NamedTuple):
     """A task and the state of its run."""
 
     task: Task
@@ -90,16 +91,16 @@ class Standing(NamedTuple):
     folder: Path
 
 
-def status(tasks: Iterable[Task], verified: bool = False) -> list[Standing]:
+def status(tasks: Iterable[Task], verified: bool = False) -> list[Status]:
     """What can be seen of each run; with `verified` every file of the complete ones is checked, else their presence."""
-    return [_standing(task, verified) for task in tasks]
+    return [_status(task, verified) for task in tasks]
 
 
-def _standing(task: Task, verified: bool) -> Standing:
+def _status(task: Task, verified: bool) -> Status:
     if not verified and complete(task):
-        return Standing(task, "complete", "", task.folder)
-    found = store.state(task.folder)
-    return Standing(task, found.state, found.reason, found.folder)
+        return Status(task, "complete", "", task.folder)
+    run = store.state(task.folder)
+    return Status(task, run.state, run.reason, run.folder)
 
 
 def complete(task: Task) -> bool:
@@ -134,19 +135,29 @@ def estimate(tasks: Sequence[Task], left: Sequence[Task], minutes: int) -> Estim
     return Estimate(seconds * len(left), disk * len(left), basis)
 
 
+def expected(tasks: Iterable[Task], others: Mapping[str, float]) -> dict[str, float]:
+    """Seconds of the runs of which something is known: the median of their chapter's in this profile, else `others`, by
+    chapter."""
+    tasks = list(tasks)
+    relatives = {(task.profile, task.chapter): task for task in tasks}
+    medians = {key: _median_seconds(_relatives(task)[:50]) for key, task in relatives.items()}
+    seconds = {task.id: medians[task.profile, task.chapter] or others.get(task.chapter) for task in tasks}
+    return {run_id: value for run_id, value in seconds.items() if value is not None}
+
+
 def _relatives(task: Task) -> list[Path]:
-    found = sorted(task.folder.parent.glob("*/environment.json"))
-    return [path.parent for path in found if not path.parent.suffix]  # no .partial of a run that failed
+    records = sorted(task.folder.parent.glob("*/environment.json"))
+    return [path.parent for path in records if not path.parent.suffix]  # no .partial of a run that failed
 
 
 def _median_seconds(folders: Iterable[Path]) -> float | None:
-    found = []
+    seconds = []
     for folder in folders:
         try:
-            found.append(float(read_json(folder / "environment.json")["seconds"]))
+            seconds.append(float(read_json(folder / "environment.json")["seconds"]))
         except (CorruptArtifact, KeyError):
             continue
-    return statistics.median(found) if found else None
+    return statistics.median(seconds) if seconds else None
 
 
 def _median_size(folders: Iterable[Path]) -> float:
@@ -156,9 +167,9 @@ def _median_size(folders: Iterable[Path]) -> float:
 
 def summary(tasks: Sequence[Task], resources: dict[str, int], cores: int) -> str:
     """What a sweep would do, in a few lines."""
-    standing = status(tasks)
-    counts = Counter(found.state for found in standing)
-    left = [found.task for found in standing if found.state != "complete"]
+    statuses = status(tasks)
+    counts = Counter(each.state for each in statuses)
+    left = [each.task for each in statuses if each.state != "complete"]
     lines = [
         f"{len(tasks)} runs of {', '.join(dict.fromkeys(t.chapter for t in tasks))}: "
         + ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
@@ -195,26 +206,30 @@ def save(
 ) -> None:
     """Write the tasks where jobs on any machine that shares the folder can read them.
 
-    `command` replaces what a job does, to measure the engine alone.
+    A job starts in another folder than the one we stand in: relative paths of data are kept as they are, since they
+    are part of the runs' names, and read from our folder. `command` replaces what a job does, to measure the engine
+    alone.
     """
     inputs: list[dict[str, Any]] = []  # nearly always the same for all: once in the file
-    for found in tasks:
-        if found.inputs not in inputs[-8:]:
-            inputs.append(found.inputs)
+    for task in tasks:
+        if task.inputs not in inputs[-8:]:
+            inputs.append(task.inputs)
     content = {
         "format": FORMAT,
         "home": str(store.home().absolute()),
         "notebooks": str(notebook.folder(notebooks).absolute()),
+        "folder": os.getcwd(),
+        "data": str(images.places()[0].absolute()) if os.environ.get("SPIKINESS_DATA") else "",
         "resources": resources,
         "command": command,
         "inputs": inputs,
-        "tasks": [{**vars(found), "inputs": inputs.index(found.inputs)} for found in tasks],
+        "tasks": [{**vars(task), "inputs": inputs.index(task.inputs)} for task in tasks],
     }
     write_json(path, content)
 
 
 def load(path: Path) -> dict[str, Any]:
-    """What `save` wrote, with `tasks` by id; its home becomes this process's.
+    """What `save` wrote, with `tasks` by id; its home and folder of data become this process's.
 
     Raises `SpikinessError` where another version wrote it.
     """
@@ -224,6 +239,8 @@ def load(path: Path) -> dict[str, Any]:
     inputs = content["inputs"]
     content["tasks"] = {t["id"]: Task(**{**t, "inputs": inputs[t["inputs"]]}) for t in content["tasks"]}
     os.environ["SPIKINESS_HOME"] = content["home"]
+    if content["data"]:
+        os.environ["SPIKINESS_DATA"] = content["data"]
     return content
 
 

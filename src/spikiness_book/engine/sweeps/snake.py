@@ -10,7 +10,10 @@ from spikiness_book.engine.sweeps import grid, planning
 
 
 class Runs(NamedTuple):
+    """The runs of a plan, in its order, and what each takes."""
+
     ids: list[str]
+    priorities: dict[str, int]  # the first is started first
     resources: dict[str, int]
     python: str
     command: str
@@ -48,4 +51,6 @@ def load(file: Path) -> Runs:
     """The runs of a plan."""
     content = planning.load(file)
     command = f"{content['command']} #" if content["command"] else ""  # in place of the job, to measure the engine
-    return Runs(list(content["tasks"]), content["resources"], sys.executable, command)
+    ids = list(content["tasks"])
+    priorities = {run_id: len(ids) - at for at, run_id in enumerate(ids)}
+    return Runs(ids, priorities, content["resources"], sys.executable, command)

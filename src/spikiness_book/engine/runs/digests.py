@@ -267,14 +267,27 @@ class Graph:
         return groups
 
 
+Files = tuple[tuple[Path, bytes], ...]
+
+
+def _files() -> Files:
+    """Every module of our packages, and its content."""
+    paths = [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
+    return tuple((path, path.read_bytes()) for path in paths)
+
+
 def _graph() -> Graph:
-    files = [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
-    return _of(tuple((path, path.read_bytes()) for path in files))
+    return _graph_of(_files())
 
 
-@functools.lru_cache(2)
-def _of(files: tuple[tuple[Path, bytes], ...]) -> Graph:
+@functools.lru_cache(2)  # by content, so that an edit is seen
+def _graph_of(files: Files) -> Graph:
     return Graph()
+
+
+def content_digest() -> str:
+    """The sha256 of every letter of our packages: where it is equal, so are all digests of code."""
+    return _digest([[path.relative_to(ROOT).as_posix(), sha256(content)] for path, content in _files()])
 
 
 def _is_module(name: str) -> bool:
@@ -289,6 +302,10 @@ def _module_file(name: str) -> Path:
 # ---- chapters
 
 
+DO_IT_YOURSELF = "do-it-yourself"
+NOT_RUN = {"parameters", DO_IT_YOURSELF}  # tags of cells that do not count
+
+
 def notebook_code(notebook: Any) -> tuple[str, list[Reference]]:
     """The digest of a chapter's own code, and what it refers to in our packages, in the order it does.
 
@@ -297,7 +314,7 @@ def notebook_code(notebook: Any) -> tuple[str, list[Reference]]:
     must not make that profile's result stale. Cells tagged `do-it-yourself` are not run.
     """
     parsed = [
-        _cell(cell.source) for cell in notebook.cells if cell.cell_type == "code" and not NOT_RUN & set(_tags(cell))
+        cell_code(cell.source) for cell in notebook.cells if cell.cell_type == "code" and not NOT_RUN & set(_tags(cell))
     ]
     code, references = _outside([[] if isinstance(tree, str) else tree.body for tree in parsed])
     return _digest([code, [tree for tree in parsed if isinstance(tree, str)]]), references
@@ -321,10 +338,6 @@ def _outside(bodies: Sequence[Sequence[ast.stmt]]) -> tuple[Any, list[Reference]
     return code, references
 
 
-DO_IT_YOURSELF = "do-it-yourself"
-NOT_RUN = {"parameters", DO_IT_YOURSELF}
-
-
 def _tags(cell: Any) -> list[str]:
     return cell.metadata.get("tags", [])
 
@@ -333,14 +346,15 @@ def imported_names(notebook: Any) -> set[str]:
     """The names that a chapter's imports bind: a parameter may not take one of them away."""
     names = set()
     for cell in notebook.cells:
-        tree = _cell(cell.source) if cell.cell_type == "code" else ""
+        tree = cell_code(cell.source) if cell.cell_type == "code" else ""
         for node in [] if isinstance(tree, str) else ast.walk(tree):
             if isinstance(node, ast.Import | ast.ImportFrom):
                 names |= set(bindings(node, ""))
     return names
 
 
-def _cell(source: str) -> ast.Module | str:
+def cell_code(source: str) -> ast.Module | str:
+    """The code of a cell without IPython's own lines; the text itself where it is not Python."""
     with contextlib.suppress(SyntaxError):
         return ast.parse(source)
     lines = [line for line in source.splitlines() if not line.lstrip().startswith(("%", "!"))]  # IPython's own

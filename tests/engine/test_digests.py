@@ -8,7 +8,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from spikiness.errors import SpikinessError
-from spikiness_book.engine.runs import sources
+from spikiness_book.engine.runs import digests
 
 ROOT = Path(__file__).parents[2]
 
@@ -33,15 +33,15 @@ class A:
 @pytest.fixture
 def package(tmp_path, monkeypatch):
     """A copy of the package to change."""
-    for name in sources.PACKAGES:
-        shutil.copytree(sources.ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
-    monkeypatch.setattr(sources, "ROOT", tmp_path)
+    for name in digests.PACKAGES:
+        shutil.copytree(digests.ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(digests, "ROOT", tmp_path)
     return tmp_path / "spikiness"
 
 
 def digest(tmp_path, text):
     (tmp_path / "m.py").write_text(text)
-    return sources.file_digest(tmp_path / "m.py")
+    return digests.file_digest(tmp_path / "m.py")
 
 
 @pytest.mark.parametrize(
@@ -85,13 +85,13 @@ def test_imports_are_followed_through_the_package(package):
     (package / "sub" / "three.py").write_text("from .. import four\nx = four.x\n")
     (package / "four.py").write_text("x = 1\n")
     one = [("spikiness.one", "f")]
-    assert sources.modules(one) == ["spikiness.four", "spikiness.one", "spikiness.sub.three"]
-    before = sources.code_digest(one)
+    assert digests.modules(one) == ["spikiness.four", "spikiness.one", "spikiness.sub.three"]
+    before = digests.code_digest(one)
     (package / "four.py").write_text("x = 1  # one\n")
-    assert sources.code_digest(one) == before
+    assert digests.code_digest(one) == before
     (package / "four.py").write_text("x = 2\n")
-    assert sources.code_digest(one) != before
-    assert sources.function_digest("spikiness.one", "f") == sources.code_digest(one)
+    assert digests.code_digest(one) != before
+    assert digests.function_digest("spikiness.one", "f") == digests.code_digest(one)
 
 
 USED = """import math as m
@@ -133,19 +133,19 @@ def test_what_a_function_uses_counts_and_its_neighbours_do_not(package, file, ol
     texts = {"main": USED, "other": OTHER, "effects": ""}
     for name, text in texts.items():
         (package / f"{name}.py").write_text(text)
-    before = sources.function_digest("spikiness.main", "f")
+    before = digests.function_digest("spikiness.main", "f")
     assert old in texts[file]
     (package / f"{file}.py").write_text(texts[file].replace(old, new))
-    assert (sources.function_digest("spikiness.main", "f") != before) is counts
+    assert (digests.function_digest("spikiness.main", "f") != before) is counts
 
 
 @pytest.mark.parametrize("use", ["getattr(other, name)(1)", "vars(other)", "other.made_somehow", "(o := other).used"])
 def test_a_module_used_as_a_thing_counts_whole(package, use):
     (package / "main.py").write_text(f"from spikiness import other\ndef f(name): return {use}\n")
     (package / "other.py").write_text(OTHER)
-    before = sources.function_digest("spikiness.main", "f")
+    before = digests.function_digest("spikiness.main", "f")
     (package / "other.py").write_text(OTHER.replace("also = 5", "also = 6"))
-    assert sources.function_digest("spikiness.main", "f") != before
+    assert digests.function_digest("spikiness.main", "f") != before
 
 
 def test_a_name_is_followed_to_where_it_is_defined(package):
@@ -156,25 +156,25 @@ def test_a_name_is_followed_to_where_it_is_defined(package):
     )
     (package / "box" / "inner.py").write_text("def _g(): return 1\ndef h(): return 2\ndef other(): return 3\n")
     (package / "box" / "off.py").write_text("x = 1\n")
-    reached = sources.reach([("spikiness.main", "f")])
+    reached = digests.reach([("spikiness.main", "f")])
     assert [name for name in reached if name[1]] == [
         ("spikiness.box.inner", "_g"), ("spikiness.box.inner", "h"), ("spikiness.main", "f"),
     ]  # fmt: skip
 
 
 def test_neither_the_runner_nor_the_cache_count():
-    reached = sources.modules(
+    reached = digests.modules(
         [("spikiness_book.zoo", "train"), ("spikiness_book.engine.runs", "*"), ("spikiness", "*")]
     )
     assert "spikiness.training.diffusion" in reached
     assert not [name for name in reached if ".runs" in name or ".cache" in name]
 
 
-def digests(package, texts, of=("spikiness.main", "f")):
+def digest_of(package, texts, of=("spikiness.main", "f")):
     """The digest of a function of the package with these modules, written anew."""
     for name, text in texts.items():
         (package / f"{name}.py").write_text(text)
-    return sources.function_digest(*of)
+    return digests.function_digest(*of)
 
 
 HERE = {
@@ -201,7 +201,7 @@ HERE = {
     ],
 )  # fmt: skip
 def test_a_move_or_another_name_changes_nothing(package, texts, of):
-    assert digests(package, HERE) == digests(package, texts, ("spikiness.main", of))
+    assert digest_of(package, HERE) == digest_of(package, texts, ("spikiness.main", of))
 
 
 CIRCLE = """
@@ -223,8 +223,8 @@ def self(n): return n and self(n - 1)
     ],
 )
 def test_functions_that_call_each_other_are_one_group(package, old, new, counts):
-    before = digests(package, {"main": CIRCLE})
-    assert (digests(package, {"main": CIRCLE.replace(old, new)}) != before) is counts
+    before = digest_of(package, {"main": CIRCLE})
+    assert (digest_of(package, {"main": CIRCLE.replace(old, new)}) != before) is counts
 
 
 @pytest.mark.parametrize(
@@ -250,24 +250,24 @@ def test_functions_that_call_each_other_are_one_group(package, old, new, counts)
     ],
 )  # fmt: skip
 def test_names_are_told_apart_as_python_does(package, old, new):
-    assert digests(package, {"main": old}) != digests(package, {"main": new})
+    assert digest_of(package, {"main": old}) != digest_of(package, {"main": new})
 
 
 def test_it_counts_which_of_two_functions_a_chapter_calls_when(package):
     (package / "one.py").write_text("def f(x): return x\ndef g(x): return -x\n")
     seen = set()
     for second in ("f", "g"):
-        code, uses = sources.notebook_code(
+        code, uses = digests.notebook_code(
             chapter("from spikiness import one", "one.f(1)", f"one.{second}(2)", "one.g(1)")
         )
-        seen.add((code, sources.code_digest(uses)))
+        seen.add((code, digests.code_digest(uses)))
     assert len(seen) == 2
 
 
 def test_a_function_moved_between_modules_leaves_every_published_page_as_it_was(package):
     """Every reference of every chapter, before and after what intervals are made of moves to another module."""
     notebooks = [nbformat.read(path, as_version=4) for path in sorted((ROOT / "notebooks").glob("*.ipynb"))]
-    before = [(code, sources.code_digest(uses)) for code, uses in map(sources.notebook_code, notebooks)]
+    before = [(code, digests.code_digest(uses)) for code, uses in map(digests.notebook_code, notebooks)]
     assert len(set(before)) == len(notebooks) > 10
     source = package / "measures" / "intervals.py"
     (package / "measures" / "elsewhere.py").write_text(source.read_text())
@@ -276,17 +276,17 @@ def test_a_function_moved_between_modules_leaves_every_published_page_as_it_was(
         text = path.read_text()
         if "measures.intervals" in text:
             path.write_text(text.replace("measures.intervals", "measures.elsewhere"))
-    after = [(code, sources.code_digest(uses)) for code, uses in map(sources.notebook_code, notebooks)]
+    after = [(code, digests.code_digest(uses)) for code, uses in map(digests.notebook_code, notebooks)]
     assert after == before
     changed = package / "measures" / "elsewhere.py"
     changed.write_text(changed.read_text().replace("z2 = ", "z2 = 1 * "))
-    assert [(code, sources.code_digest(uses)) for code, uses in map(sources.notebook_code, notebooks)] != before
+    assert [(code, digests.code_digest(uses)) for code, uses in map(digests.notebook_code, notebooks)] != before
 
 
 def test_code_that_cannot_be_read_is_a_clear_error(package):
     (package / "bad.py").write_text("def (\n")
     with pytest.raises(SpikinessError, match=r"bad\.py"):
-        sources.function_digest("spikiness.bad", "f")
+        digests.function_digest("spikiness.bad", "f")
 
 
 def chapter(*cells):
@@ -299,34 +299,34 @@ def test_prose_and_the_parameters_cell_are_no_code():
         "from spikiness import errors, __version__\nimport spikiness_book.engine.runs.store as s",
         "errors.suggest('a', [])",
     )
-    code, uses = sources.notebook_code(book)
+    code, uses = digests.notebook_code(book)
     assert uses == [("spikiness.errors", "suggest")]
     book.cells[0].source = "# other prose"
     book.cells[1].source = "n: int = 6"
     book.cells[2].source += "  # a comment"
-    assert sources.notebook_code(book)[0] == code
+    assert digests.notebook_code(book)[0] == code
     book.cells[3].source = "errors.suggest('b', [])"
-    assert sources.notebook_code(book)[0] != code
+    assert digests.notebook_code(book)[0] != code
 
 
 def test_ipython_commands_are_left_out_and_other_languages_count_whole():
-    assert sources.notebook_code(chapter("%matplotlib inline\nx = 1")) == sources.notebook_code(chapter("x = 1"))
-    assert sources.notebook_code(chapter("%%bash\nls -l")) != sources.notebook_code(chapter("%%bash\nls -a"))
+    assert digests.notebook_code(chapter("%matplotlib inline\nx = 1")) == digests.notebook_code(chapter("x = 1"))
+    assert digests.notebook_code(chapter("%%bash\nls -l")) != digests.notebook_code(chapter("%%bash\nls -a"))
 
 
 def test_names_that_a_chapter_imports():
     book = chapter("import numpy as np, os.path\nfrom spikiness_book.engine import runs as r", "%%bash\nimport x -y")
-    assert sources.imported_names(book) == {"np", "os", "r"}
+    assert digests.imported_names(book) == {"np", "os", "r"}
 
 
 def test_kept_diffusion_models_depend_on_what_trains_them_and_nothing_else():
     """A new measure, chapter or network must not retrain them: each takes minutes to hours."""
     trained = [("spikiness.training.diffusion", "fit_diffusion"), ("spikiness.networks.unet", "UNet")]
-    modules = {name.removeprefix("spikiness.") for name in sources.modules(trained)}
+    modules = {name.removeprefix("spikiness.") for name in digests.modules(trained)}
     assert modules == {
         "denoisers", "errors", "files", "networks.contract", "networks.unet", "training.checkpoints", "training.dae",
         "training.diffusion", "training.loop",
     }  # fmt: skip
-    names = {name for module, name in sources.reach(trained) if "dae" in module}
+    names = {name for module, name in digests.reach(trained) if "dae" in module}
     assert "schedule" in names
     assert "fit_ensemble" not in names
