@@ -208,6 +208,25 @@ def better_than(found: pd.DataFrame, measure: str = "std") -> list[str]:
 # ---- beyond nonlinearities
 
 
+def extremes(summary: pd.DataFrame) -> tuple[str, str]:
+    """Of the measures that do not depend on scale, direction open, the best and the worst in its worst network."""
+    rivals = summary[(summary.way == OPEN) & ~summary.alone.isin(["std", FREE])].set_index("alone").worst
+    return rivals.idxmax(), rivals.idxmin()
+
+
+def in_words(choice: pd.Series) -> dict[str, object]:
+    """A row of `searches` as the words of a sentence about its choice."""
+    return {
+        "measure": choice.measure.replace("_", " "),
+        "layer": choice.layer.removeprefix("network."),
+        "module": choice.module,
+        "pool": choice["pool"],
+        "level": choice.sigma,
+        "way": "higher" if choice.direction > 0 else "lower",
+        "chosen_on": choice.worst,
+    }
+
+
 def unseen(kinds: Sequence[str], chosen: Sequence[str], seeds: Sequence[int], used: Sequence[int]) -> dict[str, list]:
     """Seeds of networks, for each of `kinds`, that no choice and no other figure of the chapter uses: `seeds` for the
     `chosen` kinds, none for the others; those `used` are left out."""

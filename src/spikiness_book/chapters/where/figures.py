@@ -158,3 +158,21 @@ def rate_dots(data: pd.DataFrame, line: str, hue: str, marks: dict[str, float]) 
         axis.set_xlim(low - edge, high + edge)
     plots.legend(fig, "outside lower center", ncols=len(hues))
     return fig
+
+
+RATES = {"AUROC": "", "TPR at the carried threshold": "tpr", "FPR at the carried threshold": "fpr"}
+
+
+def rate_panels(rows: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
+    """AUROC, TPR and FPR of each row with their intervals, below each other: a `panel` of `rate_dots` each."""
+    panels = []
+    for panel, rate in RATES.items():
+        value, start = (rate, f"{rate}_") if rate else ("auroc", "")
+        ends = {"low": rows[f"{start}low"], "high": rows[f"{start}high"]}
+        panels.append(rows[["kind", "seed", *by]].assign(panel=panel, value=rows[value], **ends))
+    return pd.concat(panels, ignore_index=True)
+
+
+def marks(fpr: float) -> dict[str, float]:
+    """Where the panels of `rate_dots` have a dotted line: chance, and the FPR that a threshold was set for."""
+    return {"AUROC": 0.5, "FPR at the carried threshold": fpr}
