@@ -6,7 +6,6 @@ network:data, as `unet:digits` or `dit:npz:FILE`; findings are labelled with it.
 """
 
 import functools
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
@@ -96,14 +95,9 @@ def check(kinds: Sequence[str], held_out: bool = False, others: Sequence[str] = 
     """Refuse before any training what would fail after it.
 
     Raises `SpikinessError` for a kind that no recipe makes (but for networks named in `others`), for data without a
-    test split where images `held_out` of training will be needed, and for two kinds whose numbers would have one name.
+    test split where images `held_out` of training will be needed.
     """
-    slugs: dict[str, str] = {}
     for kind in kinds:
-        if slugs.setdefault(slug(kind), kind) != kind:
-            raise SpikinessError(
-                f"{slugs[slug(kind)]!r} and {kind!r} would both be called {slug(kind)!r}: rename one of the two files"
-            )
         name, _, data = kind.partition(":")
         if name not in others:
             recipe(kind)
@@ -121,16 +115,6 @@ def label(kind: str) -> str:
     name, _, data = kind.partition(":")
     stem = PurePosixPath(data.rpartition(":")[2]).stem
     return f"{NAMES.get(name, name)}, {NAMES.get(stem, stem)}"
-
-
-def slug(kind: str) -> str:
-    """A kind as part of a metric's name: unet:folder:cifar10-jpeg.zip is unet_cifar10.
-
-    Two kinds may share it, which `check` refuses.
-    """
-    name, _, data = kind.partition(":")
-    start = re.match(r"[a-z0-9]+", PurePosixPath(data.rpartition(":")[2]).name.lower())
-    return f"{name}_{start.group() if start else 'data'}".replace("-", "_")
 
 
 def unet(width: int, images_seen: int, patch: int = 1, **repeats: Any) -> Recipe:
