@@ -12,8 +12,8 @@ from spikiness.errors import SpikinessError
 from spikiness.images import Images
 from spikiness.networks import DiT, UNet
 from spikiness_book import zoo
-from spikiness_book.engine.runs import findings
 from spikiness_book.engine import cache
+from spikiness_book.engine.runs import findings
 from spikiness_book.zoo import Recipe
 
 
