@@ -364,6 +364,16 @@ def test_information_names_profile_data_device_seeds_commit_and_seconds():
     assert "2.14.1" in pages.versions({"memorization": result()})
 
 
+def test_the_scorecard_says_what_is_no_interval_of_95_percent(tmp_path):
+    found = result(cosine=0.95)
+    found.findings[0] |= {"interval": [0.9, 1.0], "level": None, "over": "networks"}
+    parts = claims.read(one_claim(tmp_path, measured={"cosine": {"held": ">= 0.9"}}))
+    results = {"memorization": found}
+    assert "(range 0.9 to 1)" in claims.table(claims.evaluate(parts, results), results)
+    found.findings[0]["level"] = 0.95
+    assert "(0.9 to 1)" in claims.table(claims.evaluate(parts, results), results)
+
+
 def test_a_page_names_all_seeds_of_its_run():
     found = result()
     found.parameters.update(seeds=[10, 11], calibration_seeds=[0], seeds_dit=[13])

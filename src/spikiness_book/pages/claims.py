@@ -195,10 +195,17 @@ def _measured(row: Verdict, results: Mapping[str, Result]) -> list[str]:
         rule = row.claim.measured[name]
         weaker = f", partly if {_signs(rule.partly)}" if rule.partly else ""
         paragraphs.append(
-            f"{_words(name)}: **{numbers.plain(metric)}** ({numbers.interval(metric)}), n = {numbers.count(metric)}, "
+            f"{_words(name)}: **{numbers.plain(metric)}** ({_ends(metric)}), n = {numbers.count(metric)}, "
             f"seeds: {numbers.seeds(metric)}. Held if {_signs(rule.held)}{weaker}."
         )
     return [*paragraphs, f"{{doc}}`/notebooks/{row.claim.chapter}`, profile {results[row.claim.chapter].profile}"]
+
+
+def _ends(metric: Mapping[str, Any]) -> str:
+    """The interval; what it is where that is not one of 95 %."""
+    ends = numbers.interval(metric)
+    usual = metric.get("interval") is None or metric["level"] == 0.95
+    return ends if usual else f"{findings.kind_of_interval(metric)} {ends}"
 
 
 def _words(selector: str) -> str:
