@@ -50,7 +50,7 @@ def folder(notebooks: Path | None = None) -> Path:
     root = store.checkout() or store.checkout(Path(__file__).parent)
     if root is None:
         raise SpikinessError(
-            "no chapters here: stand in a checkout of the project, or name their folder (notebooks=...)"
+            "no chapters here: stand in a checkout of the project, or name their folder (--notebooks, or notebooks=...)"
         )
     return root / "notebooks"
 
